@@ -1,0 +1,175 @@
+"""Prompt sets in GenEval's metadata schema (arXiv 2310.11513, ``evaluation_metadata.jsonl``).
+
+A prompt is a dict ``{"tag", "prompt", "include": [{"class", "count", "color"?, "position"?}],
+"exclude": [...], "background"?}``. ``position`` is ``[relation, index]``: the object stands in that
+relation to ``include[index]``. Text prompts have the tag ``text`` and the target in double quotes.
+``background`` is the world's own key: GenEval's rules ignore it, the gold reward does not.
+
+Train and test prompts are disjoint, chosen by a fixed seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+from scenes.vocabulary import (
+    BACKGROUNDS,
+    CODE_DIGITS,
+    CODE_LETTERS,
+    COLORS,
+    NUMERALS,
+    RELATIONS,
+    SHAPES,
+    plural,
+)
+
+SPLIT_SEED = 43  # GenEval's create_prompts.py uses 43 as well
+MAX_TRAINED_COUNT = 9  # GARDO Table 2: trained on 1-9 objects, 10 and 11 unseen
+TEST_PROMPTS = {
+    "single_object": 4,
+    "two_object": 8,
+    "counting": 16,
+    "colors": 8,
+    "position": 14,
+    "color_attr": 14,
+}
+
+
+def _finish(tag: str, text: str, include: list[dict], exclude: list[dict] | None = None) -> list[dict]:
+    """One prompt per background, and one that leaves the background open."""
+    base = {"tag": tag, "include": include, "exclude": exclude or []}
+    variants = [{**base, "prompt": text}]
+    for background in BACKGROUNDS:
+        variants.append({**base, "prompt": f"{text} on {background}", "background": background})
+    return variants
+
+
+def _item(shape: str, count: int = 1, **more) -> dict:
+    return {"class": shape, "count": count, **more}
+
+
+def single_object() -> list[dict]:
+    return [p for s in SHAPES for p in _finish("single_object", f"a {s}", [_item(s)])]
+
+
+def two_object() -> list[dict]:
+    pairs = itertools.permutations(SHAPES, 2)
+    return [p for a, b in pairs for p in _finish("two_object", f"a {a} and a {b}", [_item(a), _item(b)])]
+
+
+def counting(low: int = 1, high: int = MAX_TRAINED_COUNT) -> list[dict]:
+    prompts = []
+    for count, shape, color in itertools.product(range(low, high + 1), SHAPES, (None, *COLORS)):
+        noun = shape if count == 1 else plural(shape)
+        text = " ".join(w for w in (NUMERALS[count], color, noun) if w)
+        item = _item(shape, count, **({"color": color} if color else {}))
+        prompts += _finish("counting", text, [item], [{"class": shape, "count": count + 1}])
+    return prompts
+
+
+def colors() -> list[dict]:
+    pairs = itertools.product(SHAPES, COLORS)
+    return [p for s, c in pairs for p in _finish("colors", f"a {c} {s}", [_item(s, color=c)])]
+
+
+def position() -> list[dict]:
+    prompts = []
+    for (a, b), relation in itertools.product(itertools.permutations(SHAPES, 2), RELATIONS):
+        include = [_item(b), _item(a, position=[relation, 0])]
+        prompts += _finish("position", f"a {a} {relation} a {b}", include)
+    return prompts
+
+
+def color_attr() -> list[dict]:
+    prompts = []
+    for (a, b), (c, d) in itertools.product(
+        itertools.permutations(SHAPES, 2), itertools.permutations(COLORS, 2)
+    ):
+        include = [_item(a, color=c), _item(b, color=d)]
+        prompts += _finish("color_attr", f"a {c} {a} and a {d} {b}", include)
+    return prompts
+
+
+def text() -> list[dict]:
+    """A coloured sign with a letter and a digit on it."""
+    prompts = []
+    for letter, digit, color in itertools.product(CODE_LETTERS, CODE_DIGITS, COLORS):
+        code = letter + digit
+        for prompt in _finish("text", f'a {color} sign "{code}"', []):
+            prompts.append({**prompt, "sign": {"text": code, "color": color}})
+    return prompts
+
+
+GENEVAL_TAGS = {
+    "single_object": single_object,
+    "two_object": two_object,
+    "counting": counting,
+    "colors": colors,
+    "position": position,
+    "color_attr": color_attr,
+}
+
+
+def split() -> dict[str, list[dict]]:
+    """All prompt sets by name: ``geneval``, ``counting`` and ``ocr``, each ``_train`` and ``_test``.
+
+    ``counting_test`` holds 1-9 objects (the same held-out prompts as in ``geneval_test`` and more)
+    and the never trained counts ten and eleven.
+    """
+    rng = random.Random(SPLIT_SEED)
+    sets: dict[str, list[dict]] = {"geneval_train": [], "geneval_test": []}
+    for tag, build in GENEVAL_TAGS.items():
+        prompts = build()
+        rng.shuffle(prompts)
+        if tag == "counting":
+            # Three prompts for every count, so that accuracy by number of objects has equal weight.
+            by_count = [[p for p in prompts if p["include"][0]["count"] == n] for n in range(1, 10)]
+            held_out = [p for group in by_count for p in group[:4]]
+            sets["counting_test"] = held_out
+            sets["counting_train"] = [p for p in prompts if p not in held_out]
+            sets["geneval_test"] += rng.sample(held_out, TEST_PROMPTS[tag])
+            sets["geneval_train"] += sets["counting_train"]
+        else:
+            held_out = prompts[: TEST_PROMPTS[tag]]
+            sets["geneval_test"] += held_out
+            sets["geneval_train"] += prompts[TEST_PROMPTS[tag] :]
+    for count in (10, 11):
+        unseen = counting(count, count)
+        rng.shuffle(unseen)
+        sets["counting_test"] += unseen[:12]
+
+    codes = [a + b for a, b in itertools.product(CODE_LETTERS, CODE_DIGITS)]
+    rng.shuffle(codes)
+    held_out_codes = set(codes[:12])
+    everything = text()
+    rng.shuffle(everything)
+    test = [p for p in everything if p["sign"]["text"] in held_out_codes]
+    sets["ocr_test"] = test[:48]
+    sets["ocr_train"] = [p for p in everything if p["sign"]["text"] not in held_out_codes]
+    return sets
+
+
+def write(folder: Path) -> None:
+    """Write every set as ``<folder>/<name>.jsonl``, one prompt per line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, prompts in split().items():
+        lines = "".join(json.dumps(p, sort_keys=True) + "\n" for p in prompts)
+        (folder / f"{name}.jsonl").write_text(lines)
+
+
+def read(path: Path) -> list[dict]:
+    """Read a prompt file; a line that is not a prompt raises ``ValueError`` with its number."""
+    prompts = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        try:
+            prompt = json.loads(line)
+            prompt["tag"], prompt["prompt"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: not a prompt with 'tag' and 'prompt' ({error})") from None
+        prompts.append(prompt)
+    if not prompts:
+        raise ValueError(f"{path}: holds no prompt")
+    return prompts

@@ -1,0 +1,48 @@
+"""What a scene may hold. Every other file of the world takes its names and numbers from here."""
+
+from __future__ import annotations
+
+IMAGE_SIZE = 32
+
+SHAPES = ("circle", "square", "triangle")
+
+# Hues lie 60 degrees apart, so that the nearest hue is unambiguous for a rule-based detector.
+COLORS = {
+    "red": (0.86, 0.14, 0.14),
+    "yellow": (0.86, 0.86, 0.14),
+    "green": (0.14, 0.86, 0.14),
+    "cyan": (0.14, 0.86, 0.86),
+    "blue": (0.14, 0.14, 0.86),
+    "pink": (0.86, 0.14, 0.86),
+}
+
+# Backgrounds are achromatic: a value in [0, 1] for all three channels.
+BACKGROUNDS = {"white": 0.92, "grey": 0.58, "black": 0.14}
+
+RELATIONS = ("left of", "right of", "above", "below")
+
+NUMERALS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+)
+
+# Sixteen glyphs that stay apart when drawn 11 pixels tall (no O/0, I/1, B/8, S/5, Z/2 pairs).
+CODE_LETTERS = "ACEHKLNPTX"
+CODE_DIGITS = "234679"
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+def plural(shape: str) -> str:
+    """``circle`` -> ``circles``; every shape of the world takes a plain s."""
+    return shape + "s"
