@@ -1,0 +1,137 @@
+"""The contract between a method and the training loop.
+
+Training owns time (rollouts, batches, optimiser, checkpoints); a method owns the advantage, the loss
+and what happens to the reference after an update. It says in ``needs`` what it wants computed, and
+nothing else is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's parameters: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What training must compute for the method.
+
+    - ``features``: diversity features of the rollout images.
+    - ``auxiliary``: the task's auxiliary rewards of the rollout images.
+    - ``reference``: reference velocities for no row, for gated rows or for all rows.
+    - ``adaptive_reference``: the reference is a copy of the policy that can be reset; otherwise it is
+      the frozen base model.
+    - ``data``: batches of data latents with captions.
+    """
+
+    features: bool = False
+    auxiliary: bool = False
+    reference: Literal["none", "gated", "all"] = "none"
+    adaptive_reference: bool = False
+    data: bool = False
+
+
+@dataclass
+class Rollout:
+    """One iteration's N generated images, seen as numbers.
+
+    - ``rewards``: proxy reward, float (N,).
+    - ``groups``: index of the prompt of each image, long (N,).
+    - ``auxiliary``: auxiliary rewards, float (K, N), if needed.
+    - ``features``: diversity features, float (N, D), if needed.
+    """
+
+    rewards: torch.Tensor
+    groups: torch.Tensor
+    auxiliary: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+
+@dataclass
+class DataBatch:
+    """Data latents noised for the diffusion loss: target velocity is ``noise - x0``, shapes (M, ...)."""
+
+    x0: torch.Tensor
+    noise: torch.Tensor
+    velocity: torch.Tensor
+
+
+@dataclass
+class Batch:
+    """B rows, each one (image, denoising step) pair of the rollout, under the current policy.
+
+    Shapes: (B, ...) for latents, (B,) for the rest. ``std`` is the SDE's diffusion coefficient as it
+    enters the KL (for Flow-GRPO without sqrt(-dt)). ``reference_mean`` has one row for each true entry
+    of ``reference_rows`` and is None where the method needs no reference in this batch.
+
+    ``rows`` and ``gated_rows`` count the whole gradient step that this micro-batch belongs to; losses
+    are sums over the micro-batch divided by them, so the result does not depend on how rows are split.
+    """
+
+    x_next: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+    log_prob: torch.Tensor
+    old_mean: torch.Tensor
+    old_log_prob: torch.Tensor
+    advantages: torch.Tensor
+    gate: torch.Tensor
+    rows: int
+    gated_rows: int
+    reference_rows: torch.Tensor | None = None
+    reference_mean: torch.Tensor | None = None
+    data: DataBatch | None = None
+    data_rows: int = 0
+
+
+@dataclass
+class Prepared:
+    """What a method makes of a rollout: advantages (N,), gate (N,) bool, numbers worth logging."""
+
+    advantages: torch.Tensor
+    gate: torch.Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """One plug-in file ``methods/<name>.py`` holds one subclass whose ``name`` is the file's name."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+
+    def __init__(self, config: MethodConfig, latent_dimensions: int):
+        """``latent_dimensions``: numbers in one latent (65,536 for SD3.5 at 512 px); some thresholds scale."""
+        self.config = config
+        self.latent_dimensions = latent_dimensions
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    @abstractmethod
+    def prepare(self, rollout: Rollout) -> Prepared:
+        """Advantages and gate of one rollout. Called once per iteration; may move the method's state."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Scalar loss of a micro-batch and its logged terms; both add up over the gradient step."""
+
+    def after_update(self, metrics: dict[str, float]) -> bool:
+        """Called after each gradient step with its summed terms. True: the reference becomes the policy."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that must survive a checkpoint, as JSON types."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of ``state_dict``."""

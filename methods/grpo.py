@@ -1,0 +1,48 @@
+"""GRPO for flow models (Flow-GRPO, arXiv 2505.05470), with an optional static KL.
+
+L = mean_i,t [ max(-A rho, -A clip(rho, 1 +- eps)) + beta KL(pi_theta || pi_ref) ],  pi_ref = base model.
+
+KL-free GRPO is beta = 0; DanceGRPO is another SDE (``training.sde``); both are YAML.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from methods.advantages import Normalisation, group_advantages
+from methods.base import Method, MethodConfig, Needs, Prepared
+from methods.policy_loss import clipped_policy_loss, clipped_share, gaussian_kl
+
+
+class GRPOConfig(MethodConfig):
+    beta: float = Field(0.0, ge=0, description="KL coefficient")
+    advantage_normalisation: Normalisation = "group_std"
+    clip_range: float = Field(1e-4, gt=0, description="epsilon of the clipped ratio")
+    advantage_clip: float = Field(5.0, gt=0)
+
+
+class GRPO(Method):
+    name = "grpo"
+    Config = GRPOConfig
+
+    @property
+    def needs(self):
+        return Needs(reference="all" if self.config.beta > 0 else "none")
+
+    def prepare(self, rollout):
+        advantages = group_advantages(rollout.rewards, rollout.groups, self.config.advantage_normalisation)
+        return Prepared(advantages, torch.ones_like(advantages, dtype=torch.bool))
+
+    def loss(self, batch):
+        c = self.config
+        log_ratio = batch.log_prob - batch.old_log_prob
+        policy = clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum() / batch.rows
+        metrics = {
+            "policy_loss": policy.item(),
+            "clipped_share": clipped_share(log_ratio, c.clip_range).item() / batch.rows,
+        }
+        if batch.reference_mean is None:
+            return policy, metrics
+        kl = gaussian_kl(batch.mean, batch.reference_mean, batch.std).sum() / batch.rows
+        return policy + c.beta * kl, {**metrics, "kl_loss": kl.item()}

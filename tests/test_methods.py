@@ -1,0 +1,178 @@
+"""Maths of the methods: edge cases, and a contract that every registered method must keep."""
+
+import math
+
+import pytest
+import torch
+
+import methods
+from methods import Batch, DataBatch, Rollout
+from methods.advantages import diversity_aware, group_advantages
+from methods.diversity import group_diversity, nearest_distance
+from methods.gate import GateShareController, gate, uncertainty
+from methods.policy_loss import gated_kl
+from methods.sde import STEPS
+
+GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("normalisation", ["group_std", "global_std", "none"])
+def test_advantages_are_zero_where_a_group_has_equal_rewards(normalisation):
+    rewards = torch.tensor([0.3, 0.3, 0.3, 0.1, 0.5, 0.9])
+    advantages = group_advantages(rewards, GROUPS, normalisation)
+    assert torch.equal(advantages[:3], torch.zeros(3))
+    assert advantages[3:].sum().abs() < 1e-5 and advantages[5] > 0
+
+
+def test_nearest_distance_of_an_image_alone_changes_nothing():
+    distance = nearest_distance(torch.randn(3, 4), torch.tensor([0, 1, 1]))
+    assert distance[0] == 1 and distance[1] == distance[2]
+
+
+@pytest.mark.parametrize("reading", ["paper", "official_code"])
+def test_diversity_factor_is_finite_for_identical_images(reading):
+    features = torch.ones(6, 4)
+    distance = nearest_distance(features, GROUPS).clamp(min=0)
+    shaped = diversity_aware(torch.tensor([1.0, -1, 0, 1, -1, 0]), distance * 0, GROUPS, reading)
+    assert torch.isfinite(shaped).all()
+    assert shaped[1] == -1  # negative advantages are never touched
+
+
+def test_diversity_needs_two_images():
+    with pytest.raises(ValueError, match="two images"):
+        group_diversity(torch.randn(3, 1, 4))
+
+
+def test_uncertainty_has_opposite_signs_in_paper_and_code():
+    proxy, auxiliary = torch.tensor([4.0, 3, 2, 1]), torch.tensor([[1.0, 2, 3, 4], [1.0, 2, 3, 4]])
+    paper, code = (uncertainty(proxy, auxiliary, reading) for reading in ("paper", "official_code"))
+    assert paper[0] == 0.75 and code[0] == -3
+    assert gate(paper, 0.25, "paper").tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("reading", ["paper", "official_code"])
+def test_gate_takes_nothing_when_all_is_tied_or_empty(reading):
+    tied = torch.zeros(5, dtype=torch.float64)
+    assert not gate(tied, 0.1, reading).any()
+    assert not gate(tied - 1, 0.1, "official_code").any()
+
+
+def test_gate_share_waits_for_a_full_window_and_is_capped():
+    controller = GateShareController(0.95, 3, "paper")
+    assert [controller.update(m) for m in (1.0, 2.0, 3.0)] == [0.95] * 3
+    assert controller.update(4.0) == 1.0
+    copy = GateShareController(0.95, 3, "paper")
+    copy.load_state_dict(controller.state_dict())
+    assert copy.update(0.0) == controller.update(0.0) == 0.9
+
+
+def test_gated_kl_without_a_gated_sample_is_zero():
+    nothing = torch.zeros(4, dtype=torch.bool)
+    assert gated_kl(torch.ones(4), nothing, 4, 0) == 0
+    assert gated_kl(torch.ones(4), nothing, 4, 0, official_code=True) == 0
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_sde_steps_take_one_sigma_per_row(name):
+    x, v, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    sigma, after = torch.tensor([1.0, 0.7, 0.3]), torch.tensor([0.7, 0.3, 0.1])
+    together = STEPS[name](v, x, sigma, after, sigma_second=0.7, noise_level=0.6, noise=noise)
+    for i in range(3):
+        alone = STEPS[name](v[i : i + 1], x[i : i + 1], sigma[i], after[i], sigma_second=0.7, noise_level=0.6, noise=noise[i : i + 1])
+        assert torch.allclose(together.x_next[i], alone.x_next[0], atol=1e-6)
+        assert torch.allclose(together.log_prob[i], alone.log_prob[0], atol=1e-5)
+
+
+def test_flow_sde_keeps_the_marginals_of_the_ode():
+    """With the exact velocity of Gaussian data the SDE's samples keep the variance of the flow."""
+    torch.manual_seed(0)
+    spread = 0.5
+    sigmas = torch.linspace(1, 0, 201)[:-1]
+    x = torch.randn(20000, 1)
+    for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        variance = (1 - sigma) ** 2 * spread**2 + sigma**2
+        velocity = x * (sigma - (1 - sigma) * spread**2) / variance
+        x = STEPS["flow_sde"](
+            velocity, x, sigma, after, sigma_second=sigmas[1], noise_level=0.7, noise=torch.randn_like(x)
+        ).x_next
+    assert math.isclose(x.std().item(), spread, rel_tol=0.03)
+
+
+def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch:
+    """A batch whose policy means, log-probabilities and data velocities depend on ``parameter``."""
+    prepared = method.prepare(rollout)
+    torch.manual_seed(1)
+    n = len(rollout.rewards)
+    x, x_next, noise = torch.randn(n, 2, 4, 4), torch.randn(n, 2, 4, 4), torch.randn(n, 2, 4, 4)
+    arguments = dict(sigma_second=0.7, noise_level=0.7, x_next=x_next)
+    velocity = noise * parameter
+    now = STEPS["flow_sde"](velocity, x, 0.7, 0.4, **arguments)
+    needs = method.needs
+    rows = prepared.gate if needs.reference == "gated" else torch.full((n,), needs.reference == "all")
+    reference = STEPS["flow_sde"](noise * 0.9, x, 0.7, 0.4, **arguments)
+    return Batch(
+        x_next=x_next,
+        mean=now.mean,
+        std=now.std,
+        log_prob=now.log_prob,
+        old_mean=now.mean.detach(),
+        old_log_prob=now.log_prob.detach(),
+        advantages=prepared.advantages.float(),
+        gate=prepared.gate,
+        rows=n,
+        gated_rows=int(prepared.gate.sum()),
+        reference_rows=rows if rows.any() else None,
+        reference_mean=reference.mean[rows] if rows.any() else None,
+        data=DataBatch(x, noise, noise * parameter) if needs.data else None,
+        data_rows=n if needs.data else 0,
+    )
+
+
+def make_rollout() -> Rollout:
+    torch.manual_seed(0)
+    return Rollout(torch.rand(6), GROUPS, auxiliary=torch.rand(2, 6), features=torch.randn(6, 8))
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_keeps_the_contract(name):
+    algorithm = methods.get(name)
+    method = algorithm(algorithm.Config(), latent_dimensions=32)
+    parameter = torch.ones(1, requires_grad=True)
+    batch = make_batch(method, parameter, make_rollout())
+    loss, terms = method.loss(batch)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(parameter.grad).all() and parameter.grad.abs() > 0
+    assert terms.get("clipped_share", 0.0) == 0  # on policy the ratio is exactly 1
+    assert all(isinstance(v, float) for v in terms.values())
+    method.after_update(terms)
+    copy = algorithm(algorithm.Config(), latent_dimensions=32)
+    copy.load_state_dict(method.state_dict())
+    assert copy.state_dict() == method.state_dict()
+    with pytest.raises(ValueError, match="no_such_key"):
+        algorithm.Config(no_such_key=1)
+
+
+def test_an_unknown_method_names_the_valid_ones():
+    with pytest.raises(ValueError, match="gardo"):
+        methods.get("no_such_method")
+
+
+def test_gardo_resets_its_reference_by_threshold_and_by_time():
+    algorithm = methods.get("gardo")
+    method = algorithm(algorithm.Config(reset_after=3), latent_dimensions=65536)
+    assert not method.after_update({"kl_loss": 0.9e-4})
+    assert method.after_update({"kl_loss": 1.1e-4})
+    assert [method.after_update({"kl_loss": 0.0}) for _ in range(3)] == [False, False, True]
+    small = algorithm(algorithm.Config(), latent_dimensions=512)
+    assert small.kl_threshold == pytest.approx(1e-4 * 65536 / 512)
+    static = algorithm(algorithm.Config(adaptive_reference=False), latent_dimensions=512)
+    assert not static.after_update({"kl_loss": 1e9})
+
+
+def test_gardo_asks_only_for_what_its_parts_need():
+    algorithm = methods.get("gardo")
+    plain = algorithm(algorithm.Config(diversity=False, gated=False, adaptive_reference=False), latent_dimensions=1)
+    assert plain.needs == methods.Needs(reference="all")
+    assert algorithm(algorithm.Config(), latent_dimensions=1).needs == methods.Needs(
+        features=True, auxiliary=True, reference="gated", adaptive_reference=True
+    )
