@@ -1,0 +1,176 @@
+"""What training and evaluation may ask of a base model; one plug-in file per pipeline class.
+
+Nothing here asks whether a model is tiny. The policy is a LoRA adapter named ``policy`` on the
+pipeline's transformer; copies of it (``reference``, ``old``, ``ema``) are further adapters.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel as PydanticModel
+from pydantic import ConfigDict, Field
+
+POLICY = "policy"
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+
+
+class LoraSettings(PydanticModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+    target_modules: list[str] = Field(min_length=1)
+
+
+class BaseModelConfig(PydanticModel):
+    """One file in ``config/base_models/``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str = Field(description="name in tables")
+    adapter: str = Field(description="file in base_models/ that opens it")
+    path: str = Field(description="folder, or model id on the hub")
+    revision: str | None = Field(None, description="pinned commit of a hub model")
+    without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    image_size: int = Field(gt=0, description="pixels")
+    max_sequence_length: int = Field(gt=0, description="T5 tokens")
+    guidance_scale: float = Field(1.0, ge=1, description="1 turns classifier-free guidance off")
+    rollout_steps: int = Field(gt=0, description="denoising steps in training")
+    evaluation_steps: int = Field(gt=0, description="denoising steps in evaluation (deterministic)")
+    lora: LoraSettings
+
+
+@dataclass
+class Prompts:
+    """Embeddings of n prompts: tokens (n, L, D), pooled (n, P). Index it with a long tensor."""
+
+    tokens: torch.Tensor
+    pooled: torch.Tensor
+
+    def __getitem__(self, index) -> Prompts:
+        return Prompts(self.tokens[index], self.pooled[index])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class BaseModel(ABC):
+    """A pipeline, its LoRA adapters and the few things one does with them."""
+
+    name: ClassVar[str]
+    transformer: torch.nn.Module
+
+    def __init__(self, config: BaseModelConfig, device: torch.device | str = "cpu"):
+        self.config = config
+        self.device = torch.device(device)
+        self.dtype = getattr(torch, config.dtype)
+
+    # --- what each pipeline class must say -------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent, without the batch."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: list[str]) -> Prompts:
+        """Embed prompts without gradient."""
+
+    @abstractmethod
+    def sigmas(self, steps: int) -> torch.Tensor:
+        """The scheduler's noise shares, float32 (steps + 1,), from 1 down to 0."""
+
+    @abstractmethod
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts) -> torch.Tensor:
+        """One forward pass of the transformer: velocity (B, ...) at x (B, ...), sigma (B,)."""
+
+    @abstractmethod
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents -> images, float32 (N, 3, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) in [0, 1] -> normalised latents (N, ...)."""
+
+    @abstractmethod
+    def save_lora(self, folder: Path, layers: dict[str, torch.Tensor]) -> None:
+        """Write ``layers`` in the diffusers LoRA format into ``folder``."""
+
+    @abstractmethod
+    def load_lora(self, folder: Path) -> None:
+        """Load a saved adapter as the policy, through the pipeline's own loader."""
+
+    # --- shared ----------------------------------------------------------------------------------
+
+    def velocity(
+        self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None = None
+    ) -> torch.Tensor:
+        """Velocity with classifier-free guidance u + g (c - u) where the guidance scale exceeds 1.
+
+        Args:
+            empty: embedding of the empty prompt, one row; needed for guidance only.
+        """
+        g = self.config.guidance_scale
+        if g == 1.0:
+            return self.predict(x, sigma, prompts)
+        n = len(x)
+        both = Prompts(
+            torch.cat([empty.tokens.expand(n, -1, -1), prompts.tokens]),
+            torch.cat([empty.pooled.expand(n, -1), prompts.pooled]),
+        )
+        unconditional, conditional = self.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+        return unconditional + g * (conditional - unconditional)
+
+    def add_adapter(self, name: str = POLICY) -> None:
+        """Add a LoRA adapter with B = 0, so that the model is unchanged, and make it active."""
+        from peft import LoraConfig
+
+        lora = self.config.lora
+        self.transformer.add_adapter(
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                init_lora_weights="gaussian",
+                target_modules=list(lora.target_modules),
+            ),
+            adapter_name=name,
+        )
+
+    def adapter_parameters(self, name: str = POLICY) -> dict[str, torch.nn.Parameter]:
+        """Trainable tensors of one adapter by name, in a fixed order, without the adapter's name."""
+        marker = f".{name}."
+        return {
+            key.replace(marker, "."): p for key, p in self.transformer.named_parameters() if marker in key and "lora_" in key
+        }
+
+    @torch.no_grad()
+    def copy_adapter(self, source: str, target: str) -> None:
+        """Overwrite the weights of ``target`` with those of ``source``."""
+        values = self.adapter_parameters(source)
+        for key, parameter in self.adapter_parameters(target).items():
+            parameter.copy_(values[key])
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Run with another adapter, or with the bare base model for None; the policy is active after it."""
+        if name is None:
+            self.transformer.disable_adapters()
+        else:
+            self.transformer.set_adapter(name)
+        try:
+            yield
+        finally:
+            if name is None:
+                self.transformer.enable_adapters()
+            self.transformer.set_adapter(POLICY)
+
+
+__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "LoraSettings", "Prompts"]
