@@ -1,0 +1,1 @@
+"""The training loop: rollout, update, checkpoint. ``python -m training RUN_DIR``."""

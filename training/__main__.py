@@ -1,0 +1,76 @@
+"""``python -m training run FOLDER`` trains one run; ``python -m training data ...`` makes DDRL's data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+
+def set_threads(count: int) -> None:
+    """A job uses the threads it is given and no more."""
+    torch.set_num_threads(count)
+    torch.set_num_interop_threads(1)
+
+
+def _run(arguments) -> None:
+    from training.configuration import load_run
+    from training.trainer import Trainer
+
+    config = load_run(arguments.folder)
+    check_weights(config.weights)
+    Trainer(config, arguments.folder, data=arguments.data, device=arguments.device).run()
+
+
+def _data(arguments) -> None:
+    from base_models import open_base_model
+    from training import data
+    from training.prompts import PromptSet
+    from training.resolve import load_base_model, load_task
+
+    model = open_base_model(load_base_model(arguments.base), arguments.device)
+    task = load_task(arguments.task)
+    prompts = PromptSet(Path(task.prompts), task.tag_weights, model)
+    make = {"synthetic": data.synthetic_latents, "real": data.real_latents}[arguments.kind]
+    latents = make(model, prompts, arguments.per_prompt, batch=64)
+    data.save(arguments.out, latents, prompts, arguments.per_prompt)
+
+
+def check_weights(recorded: dict[str, str]) -> None:
+    """Raise where a shipped file is not the one the run was resolved for."""
+    from rewards.weights import verify
+
+    verify(Path("resources"), list(recorded))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="train one run from its run.yaml; resumes from its checkpoint")
+    run.add_argument("folder", type=Path)
+    run.add_argument("--data", type=Path, help="data latents (methods with a data term)")
+    run.set_defaults(call=_run)
+    data = commands.add_parser("data", help="make data latents for one base model and task")
+    data.add_argument("--base", required=True)
+    data.add_argument("--task", required=True)
+    data.add_argument("--kind", choices=("synthetic", "real"), required=True)
+    data.add_argument("--per-prompt", type=int, default=2)
+    data.add_argument("--out", type=Path, required=True)
+    data.set_defaults(call=_data)
+    for command in (run, data):
+        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    set_threads(arguments.threads)
+    try:
+        arguments.call(arguments)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

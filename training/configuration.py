@@ -1,0 +1,140 @@
+"""What a run is: every setting with its type and range. ``run.yaml`` is one ``RunConfig``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from base_models.base import BaseModelConfig
+from methods.sde import STEPS
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """One message that names the file, the key and the valid values."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingConfig(_Settings):
+    """Everything about time and batches. Defaults stand in the task files, not here."""
+
+    iterations: int = Field(ge=0, description="rollout and update rounds; 0 keeps the base model")
+    prompts_per_iteration: int = Field(ge=1)
+    group_size: int = Field(ge=1, description="images per prompt and iteration")
+    gradient_steps: int = Field(ge=1, description="optimiser steps per iteration")
+    trained_steps: int = Field(ge=1, description="denoising steps per image that enter the loss")
+    sde: Literal[tuple(STEPS)] = "flow_sde"  # type: ignore[valid-type]
+    noise_level: float = Field(gt=0)
+    same_initial_noise: bool = Field(description="all images of a group start from one noise")
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    ema_decay: float = Field(ge=0, lt=1, description="0 evaluates the live weights")
+    micro_batch: int = Field(ge=1, description="rows per forward pass; no effect on the result")
+    data: Literal["none", "synthetic", "real"] = Field("none", description="data of DDRL's diffusion loss")
+    data_share: float = Field(0.25, gt=0, le=1, description="data rows per policy row")
+    monitor_every: int = Field(10, ge=1, description="iterations between looks at the monitored metrics")
+    checkpoint_every: int = Field(20, ge=1, description="iterations")
+
+
+class TaskTraining(_Settings):
+    """What a training run must know of its task."""
+
+    proxy: str = Field(description="reward that training optimises")
+    auxiliary: list[str] = Field([], description="rewards that GARDO's gate sees")
+    monitor: list[str] = Field([], description="metrics logged on rollouts, never optimised")
+    features: str = Field(description="encoder of the diversity features")
+    prompts: str = Field(description="training prompts, jsonl")
+    tag_weights: dict[str, float] = Field({}, description="share of each tag; empty: as in the file")
+
+
+class TaskConfig(TaskTraining):
+    """One file in ``config/tasks/``: the training part, and what evaluation and tables need."""
+
+    label: str
+    proxy_metric: str = Field(description="metric that stands for the proxy in tables")
+    suites: list[str] = Field(min_length=1, description="evaluation suites; the first is the task's own")
+    training: dict[str, Any] = {}
+
+
+class MethodFile(_Settings):
+    """One file in ``config/methods/``."""
+
+    label: str
+    algorithm: str = Field(description="file in methods/")
+    source: str = Field(description="paper or repository it follows")
+    parameters: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+class RunConfig(_Settings):
+    """The whole of one training run; written once, never edited."""
+
+    run: str
+    base: str
+    task: str
+    method: str
+    seed: int = Field(ge=0)
+    base_model: BaseModelConfig
+    task_settings: TaskTraining
+    algorithm: str
+    parameters: dict[str, Any]
+    training: TrainingConfig
+    snapshots: list[int] = Field([], description="iterations whose adapter is kept for evaluation")
+    weights: dict[str, str] = Field({}, description="sha256 of the files under resources/ that the run reads")
+    hash: str
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML mapping. Raises ``ConfigError`` naming the file."""
+    path = Path(path)
+    if not path.exists():
+        siblings = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise ConfigError(f"{path} does not exist; valid names: {', '.join(siblings) or 'none'}")
+    try:
+        value = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold a mapping")
+    return value
+
+
+def parse(model: type[Settings], value: dict, where: str) -> Settings:
+    """Validate ``value``. Raises ``ConfigError`` with every wrong key, its file and what is valid."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e, model, where) for e in error.errors())) from None
+
+
+def _explain(error: dict, model: type[BaseModel], where: str) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        fields = _fields_at(model, error["loc"][:-1])
+        return f"{where}: unknown key {key!r}; valid keys: {', '.join(fields)}"
+    if error["type"] == "missing":
+        return f"{where}: key {key!r} is missing"
+    return f"{where}: key {key!r} is {error['input']!r}: {error['msg']}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return sorted(model.model_fields)
+
+
+def load_run(folder: Path) -> RunConfig:
+    """The ``run.yaml`` of a run folder."""
+    path = Path(folder) / "run.yaml"
+    return parse(RunConfig, read_yaml(path), str(path))

@@ -1,0 +1,172 @@
+"""From the grid to runs: every combination checked and written out, before any job starts."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import base_models
+import methods
+import rewards
+from base_models.base import BaseModelConfig
+from scenes.prompts import read as read_prompts
+from training.configuration import (
+    ConfigError,
+    MethodFile,
+    RunConfig,
+    TaskConfig,
+    TaskTraining,
+    TrainingConfig,
+    parse,
+    read_yaml,
+)
+from training.files import to_yaml, write_if_changed
+
+CONFIG = Path("config")
+RESOURCES = Path("resources")
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """Runs of several methods on one base model and task."""
+
+    base: str
+    task: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def grid_rows(config: dict) -> list[GridRow]:
+    """The rows of ``config['grid']``; a row without seeds takes ``config['seeds']``."""
+    return [
+        GridRow(row["base"], row["task"], tuple(row["methods"]), tuple(row.get("seeds", config["seeds"])))
+        for row in config["grid"]
+    ]
+
+
+def _file(folder: str, name: str) -> tuple[dict, str]:
+    path = CONFIG / folder / f"{name}.yaml"
+    if not path.exists():
+        valid = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        kind = folder.rstrip("s").replace("_", " ")
+        raise ConfigError(f"unknown {kind} {name!r} in the grid; valid (from {path.parent}/): {', '.join(valid)}")
+    return read_yaml(path), str(path)
+
+
+@functools.cache
+def load_base_model(name: str) -> BaseModelConfig:
+    value, where = _file("base_models", name)
+    config = parse(BaseModelConfig, value, where)
+    if config.adapter not in base_models.names():
+        raise ConfigError(f"{where}: key 'adapter' is {config.adapter!r}; valid: {', '.join(base_models.names())}")
+    return config
+
+
+@functools.cache
+def load_task(name: str) -> TaskConfig:
+    value, where = _file("tasks", name)
+    task = parse(TaskConfig, value, where)
+    for key, wanted in (
+        ("proxy", [task.proxy]),
+        ("auxiliary", task.auxiliary),
+        ("monitor", task.monitor),
+    ):
+        for reward in wanted:
+            if reward not in rewards.names():
+                raise ConfigError(
+                    f"{where}: key {key!r} names the reward {reward!r}; valid: {', '.join(rewards.names())}"
+                )
+    prompts = Path(task.prompts)
+    if not prompts.exists():
+        raise ConfigError(f"{where}: key 'prompts': {prompts} does not exist")
+    try:
+        rewards.get_class(task.proxy).check_prompts(read_prompts(prompts))
+    except ValueError as error:
+        raise ConfigError(f"{where}: key 'prompts' ({prompts}): {error}") from None
+    tags = {p["tag"] for p in read_prompts(prompts)}
+    for tag in task.tag_weights:
+        if tag not in tags:
+            raise ConfigError(f"{where}: key 'tag_weights.{tag}'; tags in {prompts}: {', '.join(sorted(tags))}")
+    return task
+
+
+@functools.cache
+def load_method(name: str) -> MethodFile:
+    value, where = _file("methods", name)
+    method = parse(MethodFile, value, where)
+    if method.algorithm not in methods.names():
+        raise ConfigError(f"{where}: key 'algorithm' is {method.algorithm!r}; valid: {', '.join(methods.names())}")
+    parse(methods.get(method.algorithm).Config, method.parameters, f"{where}: parameters")
+    return method
+
+
+def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
+    """Recorded sha256 of the shipped files that a run reads, from ``resources/SHA256SUMS``."""
+    sums = RESOURCES / "SHA256SUMS"
+    recorded = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
+    prefixes = [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
+    for name in {task.proxy, *task.auxiliary, *task.monitor}:
+        prefixes += rewards.get_class(name).weights
+    prefixes.append(f"scorers/{task.features}")
+    return {name: digest for name, digest in sorted(recorded.items()) if name.startswith(tuple(prefixes))}
+
+
+def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> RunConfig:
+    """One run with all defaults filled in. Raises ``ConfigError``.
+
+    Training settings are layered: the task's, then the method's, then the ``training`` section of the
+    main config (which presets such as ``config/smoke.yaml`` use to shorten every run).
+    """
+    base_config, task_config, method_file = load_base_model(base), load_task(task), load_method(method)
+    layers = {**task_config.training, **method_file.training, **config.get("training", {})}
+    if method_file.training.get("iterations") == 0:
+        layers["iterations"] = 0  # the untrained base model stays untrained in every preset
+    where = f"training settings of {task}/{method} (config/tasks, config/methods and the main config)"
+    training = parse(TrainingConfig, layers, where)
+    if training.trained_steps > base_config.rollout_steps:
+        raise ConfigError(
+            f"{where}: key 'trained_steps' is {training.trained_steps}, "
+            f"but {base} takes {base_config.rollout_steps} denoising steps"
+        )
+    algorithm = methods.get(method_file.algorithm)
+    parameters = algorithm.Config(**method_file.parameters)
+    if algorithm(parameters, latent_dimensions=1).needs.data != (training.data != "none"):
+        raise ConfigError(f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use")
+    shares = config.get("snapshot_shares", [])
+    snapshots = sorted({round(training.iterations * share) for share in shares} - {0, training.iterations})
+    content = {
+        "run": f"{base}__{task}__{method}__s{seed}",
+        "base": base,
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "base_model": base_config.model_dump(),
+        "task_settings": task_config.model_dump(include=set(TaskTraining.model_fields)),
+        "algorithm": method_file.algorithm,
+        "parameters": parameters.model_dump(),
+        "training": training.model_dump(),
+        "snapshots": snapshots,
+        "weights": weights_of(base_config, task_config),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return parse(RunConfig, {**content, "hash": digest}, content["run"])
+
+
+def resolve_grid(config: dict) -> dict[str, RunConfig]:
+    """Every run of the grid by its id. Raises ``ConfigError`` for the first thing that is wrong."""
+    runs = {}
+    for row in grid_rows(config):
+        for method in row.methods:
+            for seed in row.seeds:
+                run = resolve_run(row.base, row.task, method, seed, config)
+                runs[run.run] = run
+    return runs
+
+
+def write_runs(runs: dict[str, RunConfig], results: Path) -> None:
+    """Write ``run.yaml`` of each run; an unchanged file keeps its time stamp."""
+    for name, run in runs.items():
+        write_if_changed(results / "runs" / name / "run.yaml", to_yaml(run.model_dump()))

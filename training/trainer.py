@@ -1,0 +1,287 @@
+"""The loop: rollout, rewards, advantages, gradient steps, checkpoint. One screen per phase."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+import methods
+import rewards
+from base_models import open_base_model
+from base_models.base import ADAPTER_FILE, POLICY
+from rewards.features import get_features
+from training import checkpoint, provenance
+from training.configuration import RunConfig
+from training.data import DataSet
+from training.files import replacing, write_json
+from training.prompts import PromptSet
+from training.rollout import Trajectories, decode, noise, sample_trajectories
+from training.seeding import generator, seed_of
+from training.update import REFERENCE, Rows, accumulate_gradients, rows_of
+
+
+class Trainer:
+    """One run. ``run()`` resumes from the newest checkpoint and ends with adapter, history, provenance."""
+
+    def __init__(self, config: RunConfig, folder: Path, data: Path | None = None, device: str = "cpu"):
+        self.config, self.folder = config, Path(folder)
+        self.started, self.started_cpu = time.monotonic(), provenance.cpu_seconds()
+        settings, task = config.training, config.task_settings
+        torch.manual_seed(seed_of("adapter", config.seed))  # LoRA's A matrices
+        self.model = open_base_model(config.base_model, device)
+        algorithm = methods.get(config.algorithm)
+        dimensions = torch.Size(self.model.latent_shape).numel()
+        self.method = algorithm(algorithm.Config(**config.parameters), latent_dimensions=dimensions)
+        self.needs = self.method.needs
+        self.model.add_adapter(POLICY)
+        if self.needs.adaptive_reference:
+            self.model.add_adapter(REFERENCE)
+            self.model.copy_adapter(POLICY, REFERENCE)
+            self.model.transformer.set_adapter(POLICY)
+        self.parameters = self.model.adapter_parameters(POLICY)
+        self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.history: list[tuple[int, str, float]] = []
+        self.iteration, self.gradient_steps, self.images, self.reward_calls = 0, 0, 0, 0
+        self.wall, self.cpu = 0.0, 0.0
+        if settings.iterations:
+            self.prompts = PromptSet(Path(task.prompts), task.tag_weights, self.model)
+            self.proxy = rewards.get(task.proxy)
+            self.auxiliary = [rewards.get(n) for n in task.auxiliary] if self.needs.auxiliary else []
+            self.monitor = [rewards.get(n) for n in task.monitor]
+            self.features = get_features(task.features) if self.needs.features else None
+            self.data = DataSet(data, self.prompts) if self.needs.data else None
+
+    # --- one iteration ---------------------------------------------------------------------------
+
+    def rollout(self, iteration: int):
+        """Images of this iteration: trajectories, prompt index per image, rewards, and logged numbers."""
+        c, seed = self.config.training, self.config.seed
+        drawn = self.prompts.draw(c.prompts_per_iteration, seed, iteration)
+        index = torch.tensor(drawn).repeat_interleave(c.group_size)
+        rng = generator("rollout", seed, iteration)
+        shape = self.model.latent_shape
+        if c.same_initial_noise:
+            initial = noise((len(drawn), *shape), rng, self.model.device).repeat_interleave(c.group_size, 0)
+        else:
+            initial = noise((len(index), *shape), rng, self.model.device)
+        trajectories = sample_trajectories(
+            self.model,
+            self.prompts.embeddings[index],
+            initial,
+            steps=self.model.config.rollout_steps,
+            sde=c.sde,
+            noise_level=c.noise_level,
+            rng=rng,
+            batch=c.micro_batch,
+            empty=self.prompts.empty,
+        )
+        images = decode(self.model, trajectories.latents[-1], c.micro_batch)
+        self.images += len(images)
+        return trajectories, index, images
+
+    def evaluate_rollout(self, index: torch.Tensor, images: torch.Tensor, iteration: int):
+        """Rewards and features the method asked for, and what is only watched."""
+        metadata = [self.prompts.prompts[i] for i in index]
+        texts = [p["prompt"] for p in metadata]
+        proxy = self.proxy(images, texts, metadata)
+        auxiliary = [r(images, texts, metadata) for r in self.auxiliary]
+        self.reward_calls += len(images) * (1 + len(auxiliary))
+        self.log(iteration, "reward/proxy_mean", proxy.mean())
+        self.log(iteration, "reward/proxy_std", proxy.std(correction=0))
+        for reward, scores in zip(self.auxiliary, auxiliary, strict=True):
+            self.log(iteration, f"reward/{reward.name}_mean", scores.mean())
+        if iteration % self.config.training.monitor_every == 0:
+            for reward in self.monitor:
+                self.log(iteration, f"reward/{reward.name}_mean", reward(images, texts, metadata).mean())
+        return methods.Rollout(
+            rewards=proxy,
+            groups=index,
+            auxiliary=torch.stack(auxiliary) if auxiliary else None,
+            features=self.features(images) if self.features else None,
+        )
+
+    def rows(self, trajectories: Trajectories, index: torch.Tensor, part: torch.Tensor, rng) -> Rows:
+        """Rows of one gradient step: ``part`` of the images at a random subset of the denoising steps."""
+        c = self.config.training
+        steps = len(trajectories.sigmas) - 1
+        # The last step's noise is almost nil, so its log-probability is all gradient and no exploration.
+        chosen = torch.randperm(max(steps - 1, 1), generator=rng)[: c.trained_steps].sort().values
+        rows = rows_of(part, chosen)
+        if self.data is not None:
+            count = max(1, round(c.data_share * len(rows.image)))
+            rows.data_rows = torch.randperm(len(rows.image), generator=rng)[:count].sort().values
+            image = rows.image[rows.data_rows]
+            rows.data_x0 = self.data.draw(index[image], rng).to(self.model.device)
+            if self.method.config.data_noise == "rollout":
+                rows.data_noise = trajectories.latents[0, image]
+            else:
+                rows.data_noise = noise(tuple(rows.data_x0.shape), rng, self.model.device)
+        return rows
+
+    def update(self, trajectories: Trajectories, index: torch.Tensor, prepared: methods.base.Prepared, iteration: int):
+        """``gradient_steps`` optimiser steps, each on its own share of the images."""
+        c = self.config.training
+        rng = generator("update", self.config.seed, iteration)
+        order = torch.randperm(len(index), generator=rng)
+        advantages = prepared.advantages.float().to(self.model.device)
+        for part in order.chunk(c.gradient_steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            terms = accumulate_gradients(
+                self.model,
+                self.method,
+                trajectories,
+                self.prompts.embeddings[index],
+                advantages,
+                prepared.gate.to(self.model.device),
+                self.rows(trajectories, index, part, rng),
+                sde=c.sde,
+                noise_level=c.noise_level,
+                micro_batch=c.micro_batch,
+                empty=self.prompts.empty,
+            )
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.max_grad_norm)
+            self.optimizer.step()
+            self.gradient_steps += 1
+            if self.method.after_update(terms):
+                self.model.copy_adapter(POLICY, REFERENCE)
+                self.log(iteration, "train/reference_reset", 1.0)
+            for name, value in {**terms, "gradient_norm": norm}.items():
+                self.log(iteration, f"train/{name}", value / c.gradient_steps)
+        with torch.no_grad():
+            for key, value in self.average.items():
+                value.lerp_(self.parameters[key].detach(), 1 - c.ema_decay)
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    def log(self, iteration: int, name: str, value) -> None:
+        """One number of the history; a second one of the same name in an iteration is added to the first."""
+        value = float(value)
+        if self.history and (last := self._last.get(name)) is not None and self.history[last][0] == iteration:
+            value += self.history[last][2]
+            self.history[last] = (iteration, name, value)
+            return
+        self._last[name] = len(self.history)
+        self.history.append((iteration, name, value))
+
+    _last: dict[str, int]
+
+    def run(self) -> None:
+        c = self.config.training
+        self._last = {}
+        self.resume()
+        bar = tqdm(
+            range(self.iteration + 1, c.iterations + 1),
+            desc=self.config.run,
+            initial=self.iteration,
+            total=c.iterations,
+            unit="iteration",
+            mininterval=1 if sys.stderr.isatty() else 10,
+        )
+        for iteration in bar:
+            trajectories, index, images = self.rollout(iteration)
+            prepared = self.method.prepare(self.evaluate_rollout(index, images, iteration))
+            for name, value in prepared.metrics.items():
+                self.log(iteration, f"train/{name}", value)
+            self.update(trajectories, index, prepared, iteration)
+            self.iteration = iteration
+            bar.set_postfix(proxy=f"{self.history[self._last['reward/proxy_mean']][2]:.3f}", refresh=False)
+            if iteration in self.config.snapshots:
+                self.save_adapter(self.folder / "snapshots" / f"step_{iteration:06d}")
+            if iteration % c.checkpoint_every == 0 and iteration < c.iterations:
+                self.save_checkpoint()
+        self.finish()
+
+    def costs(self) -> dict[str, float]:
+        """Seconds so far, over all resumed parts of the run."""
+        return {
+            "wall": self.wall + time.monotonic() - self.started,
+            "cpu": self.cpu + provenance.cpu_seconds() - self.started_cpu,
+        }
+
+    def save_adapter(self, folder: Path) -> None:
+        """The averaged weights in the diffusers LoRA format."""
+        with replacing(folder) as temporary:
+            self.model.save_lora(temporary, self.average)
+
+    def save_checkpoint(self) -> None:
+        tensors = {f"policy.{k}": p.detach() for k, p in self.parameters.items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        if self.needs.adaptive_reference:
+            tensors |= {f"reference.{k}": p.detach() for k, p in self.model.adapter_parameters(REFERENCE).items()}
+        for key, parameter in self.parameters.items():
+            for name, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        numbers = {
+            "hash": self.config.hash,
+            "iteration": self.iteration,
+            "method": self.method.state_dict(),
+            "history": self.history,
+            "counts": [self.gradient_steps, self.images, self.reward_calls],
+            "costs": self.costs(),
+        }
+        checkpoint.save(self.folder / "checkpoint", self.iteration, tensors, numbers)
+
+    @torch.no_grad()
+    def resume(self) -> None:
+        """Continue from the newest checkpoint of the same configuration; other checkpoints are dropped."""
+        found = checkpoint.load_latest(self.folder / "checkpoint")
+        if found is None or found[1]["hash"] != self.config.hash:
+            for stale in ("checkpoint", "snapshots"):
+                shutil.rmtree(self.folder / stale, ignore_errors=True)
+            return
+        tensors, numbers = found
+        for key, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"policy.{key}"])
+            self.average[key].copy_(tensors[f"average.{key}"])
+            names = ("step", "exp_avg", "exp_avg_sq")
+            self.optimizer.state[parameter] = {n: tensors[f"optimizer.{n}.{key}"] for n in names}
+        if self.needs.adaptive_reference:
+            for key, parameter in self.model.adapter_parameters(REFERENCE).items():
+                parameter.copy_(tensors[f"reference.{key}"])
+        self.method.load_state_dict(numbers["method"])
+        self.iteration = numbers["iteration"]
+        self.history = [tuple(row) for row in numbers["history"]]
+        self._last = {name: i for i, (_, name, _) in enumerate(self.history)}
+        self.gradient_steps, self.images, self.reward_calls = numbers["counts"]
+        self.wall, self.cpu = numbers["costs"]["wall"], numbers["costs"]["cpu"]
+
+    def finish(self) -> None:
+        """Adapter and history first; provenance last, as the mark of a finished run."""
+        self.save_adapter(self.folder / "adapter")
+        table = pd.DataFrame(self.history, columns=["step", "name", "value"])
+        table = table.astype({"step": "int64", "name": "str", "value": "float64"})
+        with replacing(self.folder / "history.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+        costs = self.costs()
+        write_json(
+            self.folder / "provenance.json",
+            {
+                "run": self.config.run,
+                "seed": self.config.seed,
+                "config_hash": self.config.hash,
+                "git": provenance.git_state(),
+                "packages": provenance.packages(),
+                "hardware": provenance.hardware(),
+                "weights_sha256": self.config.weights,
+                "wall_seconds": round(costs["wall"], 2),
+                "cpu_seconds": round(costs["cpu"], 2),
+                "device_seconds": round(costs["wall"], 2),
+                "peak_memory_mb": round(provenance.peak_memory_mb(), 1),
+                "images_generated": self.images,
+                "reward_calls": self.reward_calls,
+                "gradient_steps": self.gradient_steps,
+                "iterations": self.iteration,
+            },
+        )
+
+
+__all__ = ["ADAPTER_FILE", "Trainer"]

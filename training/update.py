@@ -1,0 +1,127 @@
+"""One gradient step on rows of a rollout: micro-batches, reference only where gated, data only for DDRL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from base_models.base import BaseModel, Prompts
+from methods import Batch, DataBatch, Method
+from methods.sde import STEPS
+from training.rollout import Trajectories
+
+REFERENCE = "reference"
+
+
+@dataclass
+class Rows:
+    """R (image, step) pairs of one gradient step, and where data rows stand beside them.
+
+    ``image`` and ``step`` are long (R,); ``data_rows`` are positions in 0..R-1 that carry a data latent
+    (the same prompt and sigma), ``data_x0`` and ``data_noise`` (M, ...) their values.
+    """
+
+    image: torch.Tensor
+    step: torch.Tensor
+    data_rows: torch.Tensor | None = None
+    data_x0: torch.Tensor | None = None
+    data_noise: torch.Tensor | None = None
+
+
+def rows_of(images: torch.Tensor, steps: torch.Tensor) -> Rows:
+    """All pairs of the images and the trained steps, step by step."""
+    return Rows(images.repeat(len(steps)), steps.repeat_interleave(len(images)))
+
+
+@torch.no_grad()
+def reference_velocity(
+    model: BaseModel, adaptive: bool, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None
+) -> torch.Tensor:
+    with model.using(REFERENCE if adaptive else None):
+        return model.velocity(x, sigma, prompts, empty)
+
+
+def accumulate_gradients(
+    model: BaseModel,
+    method: Method,
+    trajectories: Trajectories,
+    prompts: Prompts,
+    advantages: torch.Tensor,
+    gate: torch.Tensor,
+    rows: Rows,
+    *,
+    sde: str,
+    noise_level: float,
+    micro_batch: int,
+    empty: Prompts | None = None,
+) -> dict[str, float]:
+    """Backward over all rows; gradients add up to those of one big batch. Returns the summed terms."""
+    needs, sigmas = method.needs, trajectories.sigmas
+    gated_rows = int(gate[rows.image].sum())
+    data_count = 0 if rows.data_rows is None else len(rows.data_rows)
+    totals: dict[str, float] = {}
+    for part in torch.arange(len(rows.image)).split(micro_batch):
+        image, step = rows.image[part], rows.step[part]
+        x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
+        sigma, embeddings, gated = sigmas[step], prompts[image], gate[image]
+
+        def transition(velocity, keep=slice(None), x=x, x_next=x_next, step=step):
+            return STEPS[sde](
+                velocity,
+                x[keep],
+                sigmas[step[keep]],
+                sigmas[step[keep] + 1],
+                sigma_second=sigmas[1],
+                noise_level=noise_level,
+                x_next=x_next[keep],
+            )
+
+        wanted = gated if needs.reference == "gated" else torch.full_like(gated, needs.reference == "all")
+        reference_mean = None
+        if wanted.any():
+            v = reference_velocity(
+                model, needs.adaptive_reference, x[wanted], sigma[wanted], embeddings[wanted], empty
+            )
+            reference_mean = transition(v, wanted).mean
+
+        data, mine = None, None
+        if needs.data:
+            mine = torch.isin(rows.data_rows, part)
+            at = rows.data_rows[mine]
+            x0, eps = rows.data_x0[mine], rows.data_noise[mine]
+            s = sigmas[rows.step[at]]
+            column = s.reshape(-1, *[1] * (x.dim() - 1))
+            noised, caption = (1 - column) * x0 + column * eps, prompts[rows.image[at]]
+            # Policy and data rows share one forward pass.
+            joint = Prompts(
+                torch.cat([embeddings.tokens, caption.tokens]), torch.cat([embeddings.pooled, caption.pooled])
+            )
+            velocity = model.velocity(torch.cat([x, noised]), torch.cat([sigma, s]), joint, empty)
+            velocity, data_velocity = velocity[: len(part)], velocity[len(part) :]
+            data = DataBatch(x0, eps, data_velocity)
+        else:
+            velocity = model.velocity(x, sigma, embeddings, empty)
+
+        now = transition(velocity)
+        batch = Batch(
+            x_next=x_next,
+            mean=now.mean,
+            std=now.std,
+            log_prob=now.log_prob,
+            old_mean=trajectories.means[step, image],
+            old_log_prob=trajectories.log_probs[step, image],
+            advantages=advantages[image],
+            gate=gated,
+            rows=len(rows.image),
+            gated_rows=gated_rows,
+            reference_rows=wanted if reference_mean is not None else None,
+            reference_mean=reference_mean,
+            data=data,
+            data_rows=data_count,
+        )
+        loss, terms = method.loss(batch)
+        loss.backward()
+        for key, value in terms.items():
+            totals[key] = totals.get(key, 0.0) + value
+    return totals
