@@ -1,0 +1,1 @@
+"""Reads files and writes files, never trains: sampling, scoring, statistics, tables, figures, tracking."""

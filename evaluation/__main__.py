@@ -1,0 +1,88 @@
+"""``python -m evaluation sample | score | collect | tables | figures``: each reads files and writes files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+
+def _threads(arguments) -> None:
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    torch.set_num_interop_threads(1)
+
+
+def _sample(arguments) -> None:
+    from evaluation.sample import sample_run
+
+    _threads(arguments)
+    sample_run(arguments.folder, arguments.settings, arguments.out, arguments.device)
+
+
+def _score(arguments) -> None:
+    from evaluation.score import score_run
+
+    _threads(arguments)
+    score_run(arguments.folder, arguments.images, arguments.settings, arguments.out)
+
+
+def _collect(arguments) -> None:
+    from evaluation.score import collect
+
+    collect([folder / "scores.parquet" for folder in arguments.folders], arguments.out)
+
+
+def _tables(arguments) -> None:
+    from evaluation.report import render_tables
+
+    for path in render_tables(arguments.scores, arguments.settings, arguments.out):
+        print(path)
+
+
+def _figures(arguments) -> None:
+    from evaluation.report import render_figures
+
+    for path in render_figures(arguments.scores, arguments.settings, arguments.out):
+        print(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, call, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text)
+        added.set_defaults(call=call)
+        return added
+
+    sample = command("sample", _sample, "seeded evaluation images of one run")
+    score = command("score", _score, "scores of one run's images")
+    for added in (sample, score):
+        added.add_argument("folder", type=Path, help="run folder")
+        added.add_argument("--settings", type=Path, required=True)
+        added.add_argument("--out", type=Path, required=True)
+        added.add_argument("--threads", type=int, default=1)
+    sample.add_argument("--device", default="cpu")
+    score.add_argument("--images", type=Path, required=True)
+    collect = command("collect", _collect, "one table of the scores of many runs")
+    collect.add_argument("folders", type=Path, nargs="+", help="run folders")
+    collect.add_argument("--out", type=Path, required=True)
+    for name, call in (("tables", _tables), ("figures", _figures)):
+        added = command(name, call, f"render {name} from stored scores")
+        added.add_argument("--scores", type=Path, required=True)
+        added.add_argument("--settings", type=Path, required=True, help="what to render, written by the workflow")
+        added.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    try:
+        arguments.call(arguments)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What is measured: suites, metrics and the role each metric plays in a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import rewards
+from scenes.prompts import read as read_prompts
+from training.configuration import ConfigError, TaskConfig, parse, read_yaml
+
+EVALUATION = Path("config/evaluation.yaml")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SuiteConfig(_Settings):
+    """A set of test prompts and what is measured on it. Count ranges are inclusive."""
+
+    prompts: str
+    metrics: list[str] = Field(min_length=1)
+    counts: tuple[int, int] | None = None
+    accuracy_by_count: dict[str, tuple[int, int]] = {}
+
+
+class EvaluationConfig(_Settings):
+    images_per_prompt: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    features: str
+    gold: list[str] = []
+    suites: dict[str, SuiteConfig]
+
+
+def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> EvaluationConfig:
+    """Read and check. Raises ``ConfigError`` naming file, key and valid values."""
+    config = parse(EvaluationConfig, {**read_yaml(path), **(overrides or {})}, str(path))
+    for name, suite in config.suites.items():
+        for metric in suite.metrics:
+            if metric not in rewards.names():
+                valid = ", ".join(rewards.names())
+                raise ConfigError(f"{path}: suites.{name}.metrics names {metric!r}; valid: {valid}")
+        if not Path(suite.prompts).exists():
+            raise ConfigError(f"{path}: suites.{name}.prompts: {suite.prompts} does not exist")
+        for metric in suite.metrics:
+            try:
+                rewards.get_class(metric).check_prompts(read_prompts(Path(suite.prompts)))
+            except ValueError as error:
+                raise ConfigError(f"{path}: suites.{name}.prompts: {error}") from None
+    return config
+
+
+def sampling_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict:
+    """What decides the evaluation images, and nothing else."""
+    return {
+        "images_per_prompt": config.images_per_prompt,
+        "batch": config.batch,
+        "suites": {name: suite.prompts for name, suite in config.suites.items()},
+        "tasks": {name: task.suites for name, task in tasks.items()},
+    }
+
+
+def scoring_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict:
+    """What decides the scores of given images, and nothing else."""
+    return {
+        "images_per_prompt": config.images_per_prompt,
+        "features": config.features,
+        "suites": {name: suite.model_dump(mode="json") for name, suite in config.suites.items()},
+        "roles": {name: roles(task, config.gold) for name, task in tasks.items()},
+        "tasks": {name: task.suites for name, task in tasks.items()},
+    }
+
+
+def roles(task: TaskConfig, gold: list[str]) -> dict[str, str]:
+    """Role of each metric in a task; what is not named is unseen."""
+    seen = dict.fromkeys(task.auxiliary, "auxiliary") | dict.fromkeys(gold, "gold")
+    return {**seen, task.proxy: "proxy", task.proxy_metric: "proxy"}

@@ -1,0 +1,151 @@
+"""Statistics over seeds: intervals, pooled means and comparisons. Deterministic: no global random state.
+
+The estimators follow rliable (Agarwal et al., arXiv 2108.13264): the unit that is resampled is the
+run (one seed), never the image, because images of one run share everything that training did.
+With few seeds the percentile interval is narrow (it cannot leave the observed range), so tables and
+figures always say how many seeds stand behind it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+REPS = 10_000
+ROLES = ("proxy", "auxiliary", "unseen", "gold", "diversity", "cost")
+CELL = ["base", "task", "method", "step", "suite", "metric"]  # with the seed: one value
+COLUMNS = ["run", *CELL[:3], "seed", *CELL[3:], "role", "value", "n_images"]
+
+
+class Interval(NamedTuple):
+    """A mean, its interval and the number of seeds; ``seeds=1`` means the interval is the value itself."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+@functools.lru_cache(maxsize=64)
+def _draws(count: int, reps: int, seed: int) -> np.ndarray:
+    """Indices of ``reps`` resamples with replacement of ``count`` seeds, (reps, count)."""
+    return np.random.default_rng(seed).integers(0, count, size=(reps, count))
+
+
+def _one_dimensional(values: Sequence[float]) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"expected one value per seed, at least one; got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"values over seeds must be finite, got {values.tolist()}")
+    return values
+
+
+def _percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_interval(
+    values_by_seed: Sequence[float], level: float = 0.95, reps: int = REPS, seed: int = 0
+) -> Interval:
+    """Mean and percentile bootstrap interval over seeds.
+
+    ``values_by_seed``: (S,) floats, one per seed, in any order. One seed, or seeds that all agree,
+    give an interval of width zero; only ``Interval.seeds`` tells the two apart.
+    """
+    # Sorted, so that the order in which runs were collected cannot change a digit.
+    values = np.sort(_one_dimensional(values_by_seed))
+    if values[0] == values[-1]:
+        return Interval(float(values[0]), float(values[0]), float(values[0]), values.size)
+    means = values[_draws(values.size, reps, seed)].mean(axis=1)
+    return Interval(float(values.mean()), *_percentiles(means, level), values.size)
+
+
+def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int | None = None):
+    """Mean of the middle half: 25 % trimmed on each side (rliable's ``aggregate_iqm``)."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def stratified_bootstrap(
+    values_by_stratum: Mapping[str, Sequence[float]],
+    statistic: Callable = interquartile_mean,
+    level: float = 0.95,
+    reps: int = REPS,
+    seed: int = 0,
+) -> Interval:
+    """Interval of ``statistic`` over the pooled values of several tasks, as in rliable.
+
+    ``values_by_stratum``: task -> (S_task,) values, on one common scale. Seeds are resampled inside
+    each task, independently of the other tasks, so every resample keeps each task's weight.
+    ``statistic(array, axis)`` reduces one axis. ``Interval.mean`` holds the statistic itself and
+    ``Interval.seeds`` the smallest number of seeds in any task.
+    """
+    if not values_by_stratum:
+        raise ValueError("stratified_bootstrap needs at least one stratum")
+    strata = [np.sort(_one_dimensional(values_by_stratum[name])) for name in sorted(values_by_stratum)]
+    rng = np.random.default_rng(seed)
+    resampled = [s[rng.integers(0, s.size, size=(reps, s.size))] for s in strata]
+    low, high = _percentiles(statistic(np.concatenate(resampled, axis=1), axis=1), level)
+    centre = float(statistic(np.concatenate(strata)[None], axis=1)[0])
+    return Interval(centre, low, high, min(s.size for s in strata))
+
+
+def probability_of_improvement(
+    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]
+) -> float:
+    """Probability that a random run of ``ours`` beats one of ``theirs``, averaged over tasks; in [0, 1].
+
+    Mann-Whitney's U divided by the number of pairs; a tie counts one half (rliable's definition).
+    Both mappings are task -> (S,) values, with the same tasks and higher values better.
+    """
+    if not ours or set(ours) != set(theirs):
+        raise ValueError(f"tasks differ or are missing: {sorted(ours)} and {sorted(theirs)}")
+    per_task = []
+    for task in sorted(ours):
+        x, y = _one_dimensional(ours[task])[:, None], _one_dimensional(theirs[task])[None]
+        per_task.append((x > y).mean() + 0.5 * (x == y).mean())
+    return float(np.mean(per_task))
+
+
+def check_scores(scores: pd.DataFrame) -> None:
+    """Raise a ValueError that names the first fault of a scores table: columns, roles, NaN, duplicates."""
+    missing = [c for c in COLUMNS if c not in scores.columns]
+    if missing:
+        raise ValueError(f"scores lack the columns {missing}; expected {COLUMNS}")
+    unknown = sorted(set(scores["role"]) - set(ROLES))
+    if unknown:
+        raise ValueError(f"unknown roles {unknown}; valid: {', '.join(ROLES)}")
+    # A failed metric must not leave the mean silently, and one counted twice must not weigh double.
+    faults = {
+        "not finite": ~np.isfinite(scores["value"].astype(float)),
+        "given more than once": scores.duplicated([*CELL, "seed"], keep=False),
+    }
+    for fault, mask in faults.items():
+        if mask.any():
+            row = scores[mask].iloc[0]
+            raise ValueError(
+                f"{int(mask.sum())} scores are {fault}; first: run {row['run']}, step {row['step']}, "
+                f"suite {row['suite']}, metric {row['metric']}"
+            )
+
+
+def last_step(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last evaluated step; its cost rows are stamped apart and kept apart."""
+    is_cost = (scores["role"] == "cost").rename("is_cost")
+    return scores[scores["step"] == scores.groupby(["run", is_cost])["step"].transform("max")]
+
+
+def summarise(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Mean, low, high and seeds per (base, task, method, step, suite, metric, role), sorted by these."""
+    check_scores(scores)
+    by = [*CELL, "role"]
+    rows = [(*key, *bootstrap_interval(group, level)) for key, group in scores.groupby(by)["value"]]
+    return pd.DataFrame(rows, columns=[*by, *Interval._fields])

@@ -1,0 +1,123 @@
+"""Bad input gets one clear message that names the key, the file and what is valid."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evaluation.configuration import load_evaluation
+from training import resolve
+from training.configuration import ConfigError
+
+CONFIG = yaml.safe_load(Path("config/config.yaml").read_text())
+
+
+@pytest.fixture
+def config_copy(tmp_path, monkeypatch):
+    """A writable copy of ``config/`` that the resolver reads."""
+    for path in Path("config").rglob("*.yaml"):
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text())
+    monkeypatch.setattr(resolve, "CONFIG", tmp_path / "config")
+    for function in (resolve.load_base_model, resolve.load_task, resolve.load_method):
+        function.cache_clear()
+    yield tmp_path / "config"
+    for function in (resolve.load_base_model, resolve.load_task, resolve.load_method):
+        function.cache_clear()
+
+
+def edit(path: Path, change) -> None:
+    value = yaml.safe_load(path.read_text())
+    change(value)
+    path.write_text(yaml.safe_dump(value))
+
+
+def resolve_one(base="tiny-sd3", task="geneval", method="gardo", **config):
+    return resolve.resolve_run(base, task, method, 1, config)
+
+
+@pytest.mark.parametrize("name", ["config", "smoke"])
+def test_every_preset_resolves(name):
+    config = yaml.safe_load(Path(f"config/{name}.yaml").read_text())
+    runs = resolve.resolve_grid(config)
+    assert all(run.run == key and len(run.hash) == 64 for key, run in runs.items())
+
+
+def test_presets_share_no_run():
+    names = [set(resolve.resolve_grid(yaml.safe_load(Path(f"config/{n}.yaml").read_text()))) for n in ("config", "smoke")]
+    assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"base": "sd9"}, r"unknown base model 'sd9'.*tiny-sd3"),
+        ({"task": "chess"}, r"unknown task 'chess'.*counting.*geneval.*ocr"),
+        ({"method": "magic"}, r"unknown method 'magic'.*gardo"),
+        ({"training": {"iteratons": 3}}, r"unknown key 'iteratons'.*valid keys.*iterations"),
+        ({"training": {"learning_rate": -1}}, r"'learning_rate' is -1.*greater than 0"),
+        ({"training": {"trained_steps": 99}}, r"'trained_steps' is 99.*8 denoising steps"),
+    ],
+)
+def test_unknown_names_and_wrong_values(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve_one(**arguments)
+
+
+def test_a_misspelt_method_parameter(config_copy):
+    edit(config_copy / "methods/gardo.yaml", lambda v: v["parameters"].update(gate_shaer=0.2))
+    with pytest.raises(ConfigError, match=r"gardo.yaml.*unknown key 'gate_shaer'.*gate_share"):
+        resolve_one()
+
+
+def test_an_unknown_reward(config_copy):
+    edit(config_copy / "tasks/geneval.yaml", lambda v: v.update(proxy="genevil"))
+    with pytest.raises(ConfigError, match=r"geneval.yaml: key 'proxy'.*'genevil'.*geneval_partial"):
+        resolve_one()
+
+
+def test_a_text_prompt_without_a_quoted_word(config_copy, tmp_path):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"tag": "text", "prompt": "a red sign"}\n')
+    edit(config_copy / "tasks/ocr.yaml", lambda v: v.update(prompts=str(prompts)))
+    with pytest.raises(ConfigError, match=r"double quotes.*'a red sign'"):
+        resolve_one(task="ocr")
+
+
+def test_an_unknown_metric(tmp_path):
+    value = yaml.safe_load(Path("config/evaluation.yaml").read_text())
+    value["suites"]["ocr"]["metrics"].append("beauty")
+    path = tmp_path / "evaluation.yaml"
+    path.write_text(yaml.safe_dump(value))
+    with pytest.raises(ConfigError, match=r"suites.ocr.metrics names 'beauty'"):
+        load_evaluation(path=path)
+
+
+def test_a_method_that_needs_data_must_be_given_some(config_copy):
+    edit(config_copy / "methods/ddrl_real.yaml", lambda v: v.pop("training"))
+    with pytest.raises(ConfigError, match=r"'data' is 'none'"):
+        resolve_one(method="ddrl_real")
+
+
+def test_a_comment_changes_no_run_and_a_number_changes_one_method(config_copy):
+    before = resolve.resolve_grid(CONFIG)
+    path = config_copy / "methods/gardo.yaml"
+    path.write_text(path.read_text() + "# a remark\n")
+    resolve.load_method.cache_clear()
+    assert resolve.resolve_grid(CONFIG) == before
+    edit(path, lambda v: v["parameters"].update(beta=0.05))
+    resolve.load_method.cache_clear()
+    after = resolve.resolve_grid(CONFIG)
+    assert {r.method for k, r in after.items() if r != before[k]} == {"gardo"}
+
+
+@pytest.mark.parametrize("path", sorted(Path("config").glob("*/*.yaml")), ids=lambda p: p.name)
+def test_every_number_of_a_method_names_its_origin(path):
+    """Paper, upstream or ours, on the line of the number itself."""
+    for line in path.read_text().splitlines():
+        if re.search(r":\s*[-+\d.e]+\s*(#.*)?$", line) and path.parent.name in ("methods", "tasks"):
+            in_table = re.match(r"\s+\w+: [\d.]+$", line) and "tag_weights" in path.read_text()
+            trivial = line.strip() in ("iterations: 0",)
+            assert re.search(r"# (paper|upstream|ours)", line) or in_table or trivial, line

@@ -1,0 +1,65 @@
+"""A contract that every registered reward must keep; no reward needs a test of its own to be tested."""
+
+import random
+
+import pytest
+import torch
+
+import rewards
+from rewards.base import Reward, RewardError
+from scenes import prompts as prompt_sets
+from scenes.renderer import render_many
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Images with prompts for rewards that need objects, and for those that need text."""
+    sets, rng = prompt_sets.split(), random.Random(0)
+    found = {}
+    for name in ("geneval_test", "ocr_test"):
+        prompts = rng.sample(sets[name], 6)
+        images = torch.from_numpy(render_many(prompts, 0)).permute(0, 3, 1, 2).float() / 255
+        found[name] = images, [p["prompt"] for p in prompts], prompts
+    return found
+
+
+@pytest.mark.parametrize("name", rewards.names())
+def test_every_reward_keeps_the_contract(name, scenes):
+    reward = rewards.get(name)
+    assert reward.name == name and reward.scale and reward.licence
+    checked = 0
+    for images, texts, metadata in scenes.values():
+        try:
+            reward.check_prompts(metadata)
+        except ValueError:
+            continue  # this reward cannot score these prompts, and says so
+        scores = reward(images, texts, metadata)
+        assert scores.shape == (6,) and scores.dtype == torch.float32 and torch.isfinite(scores).all()
+        order = torch.tensor([3, 1, 5, 0, 2, 4])
+        shuffled = reward(images[order], [texts[i] for i in order], [metadata[i] for i in order])
+        assert torch.allclose(shuffled, scores[order], atol=1e-4)
+        alone = torch.cat([reward(images[i : i + 1], texts[i : i + 1], metadata[i : i + 1]) for i in range(6)])
+        assert torch.allclose(alone, scores, atol=1e-4)
+        checked += 1
+    assert checked
+
+
+class Broken(Reward):
+    name, scale, licence = "broken", "-", "-"
+
+    def __init__(self, value):
+        self.value = value
+
+    def score(self, images, prompts, metadata):
+        return self.value
+
+
+@pytest.mark.parametrize("value", [torch.tensor([0.0, float("nan")]), torch.zeros(3)])
+def test_a_wrong_answer_names_the_reward_and_the_prompt(value):
+    with pytest.raises(RewardError, match=r"broken.*(second|first)"):
+        Broken(value)(torch.zeros(2, 3, 4, 4), ["first", "second"], [{}, {}])
+
+
+def test_an_unknown_reward_names_the_valid_ones():
+    with pytest.raises(ValueError, match="geneval"):
+        rewards.get("no_such_reward")

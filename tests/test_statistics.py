@@ -1,0 +1,113 @@
+"""Intervals over seeds: known values, coverage, edge cases, determinism."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from evaluation import statistics as st
+
+
+def frame(**columns):
+    fixed = dict(base="b", task="t", method="m", step=10, suite="s", metric="x", role="proxy", n_images=4)
+    data = pd.DataFrame({**fixed, **columns})
+    data["run"] = (
+        data["base"] + "__" + data["task"] + "__" + data["method"] + "__s" + data["seed"].astype(str)
+    )
+    return data
+
+
+def test_interval_agrees_with_scipy_and_orders():
+    values = [0.31, 0.42, 0.36, 0.5, 0.44]
+    ours = st.bootstrap_interval(values)
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=1)
+    assert ours.mean == pytest.approx(np.mean(values))
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=4e-3)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=4e-3)
+    assert min(values) <= ours.low < ours.mean < ours.high <= max(values) and ours.seeds == 5
+
+
+def test_interval_covers_the_mean_of_many_seeds():
+    rng = np.random.default_rng(3)
+    intervals = [st.bootstrap_interval(rng.normal(2.0, 1.0, 30), reps=500) for _ in range(200)]
+    covered = np.mean([i.low <= 2.0 <= i.high for i in intervals])
+    assert 0.88 <= covered <= 0.99
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    values = [0.1, 0.4, 0.2, 0.9]
+    narrow, wide = st.bootstrap_interval(values, level=0.5), st.bootstrap_interval(values, level=0.99)
+    assert wide.low < narrow.low and narrow.high < wide.high
+
+
+def test_interval_is_deterministic_and_blind_to_order():
+    values = [0.3, 0.1, 0.2]
+    assert st.bootstrap_interval(values) == st.bootstrap_interval(values[::-1])
+    assert st.bootstrap_interval(values, reps=50, seed=1) != st.bootstrap_interval(values, reps=50, seed=2)
+
+
+def test_one_seed_is_marked_and_ties_are_not():
+    assert st.bootstrap_interval([0.7]) == (0.7, 0.7, 0.7, 1)
+    assert st.bootstrap_interval([0.1, 0.1, 0.1]) == (0.1, 0.1, 0.1, 3)
+
+
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [[0.1, 0.2]]])
+def test_bad_values_are_refused(values):
+    with pytest.raises(ValueError, match="seed"):
+        st.bootstrap_interval(values)
+
+
+def test_interquartile_mean_drops_a_quarter_on_each_side():
+    assert st.interquartile_mean([-100.0, 1.0, 3.0, 100.0]) == 2.0
+
+
+def test_stratified_bootstrap_keeps_tasks_apart():
+    # No spread inside a task: a resample that mixed tasks would vary, a stratified one cannot.
+    result = st.stratified_bootstrap({"a": [0.0, 0.0], "b": [1.0, 1.0, 1.0]}, statistic=np.mean)
+    assert (result.mean, result.low, result.high) == pytest.approx((0.6, 0.6, 0.6)) and result.seeds == 2
+    spread = st.stratified_bootstrap({"a": [0.0, 0.2], "b": [1.0, 1.4]})
+    assert spread.low < spread.mean < spread.high
+    assert spread == st.stratified_bootstrap({"b": [1.4, 1.0], "a": [0.2, 0.0]})
+    with pytest.raises(ValueError, match="stratum"):
+        st.stratified_bootstrap({})
+
+
+def test_probability_of_improvement_is_mann_whitney():
+    x, y = [0.3, 0.5, 0.5, 0.9], [0.5, 0.1, 0.4]
+    expected = stats.mannwhitneyu(x, y).statistic / 12
+    assert st.probability_of_improvement({"a": x}, {"a": y}) == pytest.approx(expected)
+    assert st.probability_of_improvement({"a": [1.0], "b": [1.0]}, {"a": [0.0], "b": [1.0]}) == 0.75
+    with pytest.raises(ValueError, match="tasks differ"):
+        st.probability_of_improvement({"a": x}, {"b": y})
+
+
+def test_summarise_groups_over_seeds_alone():
+    data = frame(seed=[0, 1, 0, 1], step=[10, 10, 20, 20], value=[0.0, 1.0, 0.5, 0.5])
+    out = st.summarise(data)
+    assert out[["step", "mean", "seeds"]].values.tolist() == [[10, 0.5, 2], [20, 0.5, 2]]
+    assert out.loc[0, "low"] == 0.0 and out.loc[0, "high"] == 1.0
+    assert out.loc[1, "low"] == out.loc[1, "high"] == 0.5
+    assert set(out.columns) == {*st.CELL, "role", "mean", "low", "high", "seeds"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (dict(seed=[0, 0], value=[0.1, 0.2]), "more than once; first: run b__t__m__s0"),
+        (dict(seed=[0, 1], value=[0.1, np.nan]), "not finite; first: run b__t__m__s1"),
+        (dict(seed=[0], value=[0.1], role="reward"), "unknown roles"),
+    ],
+)
+def test_faulty_scores_are_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        st.summarise(frame(**columns))
+    with pytest.raises(ValueError, match="lack the columns"):
+        st.summarise(frame(**columns).drop(columns="suite"))
+
+
+def test_last_step_is_per_run_and_keeps_cost_rows():
+    data = frame(
+        seed=[0, 0, 0, 1], step=[10, 20, 25, 10], metric=["x", "x", "wall", "x"], value=[1.0, 2.0, 9.0, 3.0]
+    )
+    data.loc[2, "role"] = "cost"
+    assert st.last_step(data)["value"].tolist() == [2.0, 9.0, 3.0]

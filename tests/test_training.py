@@ -1,0 +1,188 @@
+"""The loop on the shipped tiny base model: contracts over all methods, exact resume, artefacts, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import rewards
+from base_models import open_base_model
+from base_models.base import ADAPTER_FILE
+from rewards.base import RewardError
+from training import data
+from training.configuration import load_run
+from training.files import to_yaml
+from training.prompts import PromptSet
+from training.resolve import load_base_model, load_task, resolve_run
+from training.rollout import noise, sample_ode, sample_trajectories
+from training.seeding import generator
+from training.trainer import Trainer
+from training.update import accumulate_gradients, rows_of
+
+METHODS = sorted(p.stem for p in Path("config/methods").glob("*.yaml"))
+SHORT = {"iterations": 3, "checkpoint_every": 1, "monitor_every": 1, "prompts_per_iteration": 2, "group_size": 4}
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = open_base_model(load_base_model("tiny-sd3"))
+    model.add_adapter()
+    return model
+
+
+@pytest.fixture(scope="module")
+def data_file(model, tmp_path_factory):
+    task = load_task("counting")
+    prompts = PromptSet(Path(task.prompts), task.tag_weights, model)
+    path = tmp_path_factory.mktemp("data") / "real.safetensors"
+    data.save(path, data.real_latents(model, prompts, 1, batch=64), prompts, 1)
+    return path
+
+
+def make_run(folder: Path, method: str, seed: int = 5, **settings) -> Path:
+    run = resolve_run("tiny-sd3", "counting", method, seed, {"training": {**SHORT, **settings}})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.yaml").write_text(to_yaml(run.model_dump()))
+    return folder
+
+
+def history(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "history.parquet")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_three_updates(method, tmp_path, data_file):
+    folder = make_run(tmp_path, method, gradient_steps=1)
+    Trainer(load_run(folder), folder, data=data_file).run()
+    adapter = load_file(folder / "adapter" / ADAPTER_FILE)
+    assert adapter and all(key.startswith("transformer.") for key in adapter)
+    assert all(torch.isfinite(value).all() for value in adapter.values())
+    provenance = json.loads((folder / "provenance.json").read_text())
+    if load_run(folder).training.iterations == 0:
+        assert all(not v.any() for k, v in adapter.items() if "lora_B" in k)
+        return
+    assert any(v.any() for k, v in adapter.items() if "lora_B" in k)
+    table = history(folder)
+    assert (table[table.name == "train/clipped_share"].value == 0).all()  # on policy the ratio is exactly 1
+    assert table.value.notna().all() and provenance["gradient_steps"] == 3
+
+
+def test_only_adapter_weights_get_gradients(model):
+    trained = {name for name, p in model.transformer.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+
+
+def test_micro_batches_change_nothing(tmp_path):
+    config = load_run(make_run(tmp_path, "grpo_kl_large"))
+    gradients = []
+    for micro_batch in (64, 5):
+        trainer = Trainer(config, tmp_path)
+        trainer._last = {}
+        trajectories, index, images = trainer.rollout(1)
+        prepared = trainer.method.prepare(trainer.evaluate_rollout(index, images, 1))
+        rows = rows_of(torch.arange(len(index)), torch.tensor([0, 2, 5]))
+        terms = accumulate_gradients(
+            trainer.model,
+            trainer.method,
+            trajectories,
+            trainer.prompts.embeddings[index],
+            prepared.advantages,
+            prepared.gate,
+            rows,
+            sde="flow_sde",
+            noise_level=0.7,
+            micro_batch=micro_batch,
+        )
+        gradients.append((terms, {k: p.grad.clone() for k, p in trainer.parameters.items()}))
+    (first, a), (second, b) = gradients
+    assert first["kl_loss"] == pytest.approx(second["kl_loss"], abs=1e-6)
+    for key in a:
+        assert torch.allclose(a[key], b[key], atol=1e-6, rtol=1e-3), key
+
+
+def test_rollout_and_update_agree_on_the_log_probability(model):
+    prompts = model.encode_prompts(["three red circles", 'a red sign "K7"'])
+    initial = noise((2, *model.latent_shape), generator("test"), model.device)
+    t = sample_trajectories(
+        model, prompts, initial, steps=5, sde="flow_sde", noise_level=0.7, rng=generator("x"), batch=2
+    )
+    from methods.sde import flow_sde_step
+
+    v = model.velocity(t.latents[2], t.sigmas[2].expand(2), prompts)
+    again = flow_sde_step(
+        v, t.latents[2], t.sigmas[2], t.sigmas[3], sigma_second=t.sigmas[1], noise_level=0.7, x_next=t.latents[3]
+    )
+    assert torch.equal(again.log_prob, t.log_probs[2])
+
+
+def test_a_killed_job_resumes_bit_for_bit(tmp_path):
+    command = [sys.executable, "-m", "training", "run"]
+    whole, broken = (make_run(tmp_path / n, "gardo", iterations=6) for n in ("whole", "broken"))
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any((broken / "checkpoint").glob("iteration_00000[2-5]")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (broken / "history.parquet").exists() and not (broken / "adapter").exists()
+    subprocess.run([*command, str(broken)], check=True, capture_output=True)
+    assert history(whole).equals(history(broken))
+    first, second = (load_file(f / "adapter" / ADAPTER_FILE) for f in (whole, broken))
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path):
+    folder = make_run(tmp_path, "grpo", iterations=2)
+    Trainer(load_run(folder), folder).run()
+    make_run(tmp_path, "grpo", iterations=3, learning_rate=1e-3)
+    trainer = Trainer(load_run(folder), folder)
+    trainer.resume()
+    assert trainer.iteration == 0 and not (folder / "checkpoint").exists()
+
+
+def test_the_saved_adapter_loads_in_plain_diffusers_and_changes_the_images(tmp_path, model):
+    folder = make_run(tmp_path, "grpo", learning_rate=3e-3)
+    trainer = Trainer(load_run(folder), folder)
+    trainer.run()
+    from diffusers import StableDiffusion3Pipeline
+
+    pipeline = StableDiffusion3Pipeline.from_pretrained("resources/tiny-sd3", text_encoder_3=None, tokenizer_3=None)
+    prompts = model.encode_prompts(["three red circles"])
+    arguments = dict(
+        prompt_embeds=prompts.tokens,
+        pooled_prompt_embeds=prompts.pooled,
+        num_inference_steps=8,
+        guidance_scale=1.0,
+        latents=noise((1, *model.latent_shape), generator("image"), model.device),
+        output_type="latent",
+        height=32,
+        width=32,
+    )
+    plain = pipeline(**arguments).images
+    pipeline.load_lora_weights(str(folder / "adapter"))
+    tuned = pipeline(**arguments).images
+    with torch.no_grad():
+        for key, parameter in trainer.parameters.items():
+            parameter.copy_(trainer.average[key])
+    ours = sample_ode(trainer.model, prompts, arguments["latents"], steps=8, batch=1)
+    assert (plain - tuned).abs().max() > 1e-3
+    assert torch.allclose(tuned, ours, atol=1e-4)
+
+
+def test_a_broken_reward_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        rewards.get_class("geneval_partial"), "score", lambda self, images, *_: torch.full((len(images),), torch.nan)
+    )
+    folder = make_run(tmp_path, "grpo")
+    with pytest.raises(RewardError, match="geneval_partial"):
+        Trainer(load_run(folder), folder).run()
+    assert not (folder / "history.parquet").exists()

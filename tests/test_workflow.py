@@ -1,0 +1,145 @@
+"""The real DAG on the smoke config, through the real command line, in a copy of the repository."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PARTS = "base_models config evaluation methods resources rewards scenes training workflow Snakefile".split()
+SMOKE = ["--configfile", "config/smoke.yaml"]
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if check and done.returncode:
+        logs = "\n".join(f"{p}:\n{p.read_text()[-1500:]}" for p in folder.rglob("logs/**/*.log"))
+        raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{logs[-6000:]}")
+    return done
+
+
+def planned(folder: Path, *arguments: str) -> set[str]:
+    """``rule run`` of every job a dry run would start."""
+    done = snakemake(folder, "--dry-run", "--quiet", "all", *SMOKE, "results/tables", *arguments)
+    lines = snakemake(folder, "--dry-run", *SMOKE, "results/tables", *arguments).stdout.splitlines()
+    jobs, rule = set(), None
+    for line in lines:
+        if line.startswith(("rule ", "localrule ")):
+            rule = line.split()[1].rstrip(":")
+            jobs.add(rule)
+        elif line.strip().startswith("wildcards:") and rule:
+            jobs.add(f"{rule} {line.split('run=')[-1].strip()}")
+    assert done.returncode == 0
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("goodhart")
+    for part in PARTS:
+        source = ROOT / part
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / part, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(copy):
+    """The smoke grid, run once."""
+    snakemake(copy, *SMOKE, "results/tables", "results/figures")
+    return copy
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c["grid"][0]["methods"].append("magic"), "unknown method 'magic'"),
+        (lambda c: c["grid"][0].update(base="sd9"), "unknown base model 'sd9'"),
+        (lambda c: c.update(sedes=[1]), "sedes"),
+        (lambda c: c["training"].update(noise_level=-1), "noise_level"),
+        (lambda c: c.update(tables=["mian"]), "mian"),
+    ],
+)
+def test_bad_input_stops_before_any_job(copy, tmp_path, change, message):
+    config = yaml.safe_load((copy / "config/smoke.yaml").read_text())
+    change(config)
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = snakemake(copy, "--configfile", str(path), "results/tables", check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and message in output
+    assert "Finished job" not in output and "rule train" not in output
+
+
+def test_changed_weights_stop_before_any_job(copy, tmp_path):
+    path = copy / "resources/tiny-sd3/transformer/diffusion_pytorch_model.safetensors"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        done = snakemake(copy, *SMOKE, "--dry-run", "results/tables", check=False)
+    finally:
+        path.write_bytes(content)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "checksum" in output and path.name in output
+
+
+@pytest.mark.slow
+def test_smoke_run_writes_tables_figures_and_scores(finished):
+    config = yaml.safe_load((finished / "config/smoke.yaml").read_text())
+    scores = pd.read_parquet(finished / "results/scores.parquet")
+    wanted = {
+        f"{row['base']}__{row['task']}__{method}__s{seed}"
+        for row in config["grid"]
+        for method in row["methods"]
+        for seed in config["seeds"]
+    }
+    assert set(scores.run) == wanted
+    assert set(scores.role) == {"proxy", "auxiliary", "unseen", "gold", "diversity", "cost"}
+    assert scores.value.notna().all()
+    for table in config["tables"]:
+        for suffix in ("csv", "md", "tex"):
+            assert (finished / f"results/tables/{table}.{suffix}").stat().st_size > 100
+    assert {p.suffix for p in (finished / "results/figures").iterdir()} == {".png", ".pdf"}
+
+
+@pytest.mark.slow
+def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
+    assert planned(finished) == set()
+    for path in ("config/methods/gardo.yaml", "training/trainer.py", "config/tasks/geneval.yaml", "methods/gardo.py"):
+        (finished / path).write_text((finished / path).read_text() + "\n# a remark\n")
+    assert planned(finished) == set()
+    (finished / "evaluation/tables.py").write_text((finished / "evaluation/tables.py").read_text() + "\n# style\n")
+    layout = finished / "config/tables.yaml"
+    layout.write_text(layout.read_text() + "\n# another style\n")
+    assert planned(finished) <= {"tables"}
+
+
+@pytest.mark.slow
+def test_a_changed_method_re_trains_that_method_alone(finished):
+    path = finished / "config/methods/gardo.yaml"
+    before = path.read_text()
+    value = yaml.safe_load(before)
+    value["parameters"]["beta"] = 0.05
+    path.write_text(yaml.safe_dump(value, allow_unicode=True))
+    try:
+        trained = {job.split()[1] for job in planned(finished) if job.startswith("train ")}
+        assert trained and all("__gardo__" in run for run in trained)
+        assert len(trained) == 4  # two tasks, two seeds
+    finally:
+        path.write_text(before)
+    assert planned(finished) <= {"tables"}
+
+
+@pytest.mark.slow
+def test_the_same_run_gives_the_same_scores_twice(finished):
+    run = finished / "results/runs/tiny-sd3__geneval__gardo__s901"
+    first = pd.read_parquet(run / "scores.parquet")
+    shutil.rmtree(run / "images")
+    (run / "scores.parquet").unlink()
+    snakemake(finished, *SMOKE, f"results/runs/{run.name}/scores.parquet")
+    assert pd.read_parquet(run / "scores.parquet").equals(first)

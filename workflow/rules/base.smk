@@ -1,0 +1,29 @@
+# Makes the shipped weights again. Nothing else depends on these rules: the files lie in resources/.
+rule pretrain_base:
+    output:
+        directory("results/rebuild/tiny-sd3"),
+    log:
+        "logs/rebuild/tiny-sd3.log",
+    threads: workflow.cores
+    shell:
+        "python -m base_models.pretraining --out {output} --threads {threads} 2> >(tee {log} >&2)"
+
+
+rule pretrain_scorers:
+    input:
+        "results/rebuild/tiny-sd3",
+    output:
+        directory("results/rebuild/scorers"),
+    log:
+        "logs/rebuild/scorers.log",
+    threads: workflow.cores
+    shell:
+        "python -m rewards.pretraining --base {input} --out {output} --threads {threads} 2> >(tee {log} >&2)"
+
+
+rule rebuild_base:
+    input:
+        base="results/rebuild/tiny-sd3",
+        scorers="results/rebuild/scorers",
+    shell:
+        "python -m rewards.weights install --base {input.base} --scorers {input.scorers}"

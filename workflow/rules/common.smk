@@ -1,0 +1,40 @@
+# Resolves the grid when the workflow is read, so that bad input stops before the first job.
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, os.getcwd())
+
+from workflow.plan import make_plan  # noqa: E402
+
+try:
+    PLAN = make_plan(config)
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    run="|".join(PLAN.runs) or "none",
+    kind="synthetic|real",
+
+
+# Large temporary tensors go through the heap instead of fresh pages: half of the prototype's time was
+# page faults. The model hub is never asked for what ships with the suite.
+shell.prefix(
+    "export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=4000000000"
+    " MALLOC_TOP_PAD_=268435456 TOKENIZERS_PARALLELISM=false; "
+)
+
+
+def data_of(wildcards):
+    """Data latents of the run, if its method trains on data."""
+    return PLAN.data_file(wildcards.run)
+
+
+def run_scores():
+    return expand("results/runs/{run}/scores.parquet", run=PLAN.runs)
+
+
+def mlflow_ids():
+    return expand("results/mlflow/{run}.id", run=PLAN.runs)

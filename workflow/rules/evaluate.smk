@@ -1,0 +1,44 @@
+rule sample:
+    input:
+        adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
+        settings="results/config/sampling.yaml",
+    output:
+        directory("results/runs/{run}/images"),
+    log:
+        "logs/sample/{run}.log",
+    threads: 1
+    resources:
+        mem_mb=1500,
+    shell:
+        "python -m evaluation sample results/runs/{wildcards.run} --settings {input.settings}"
+        " --out {output} --threads {threads} 2> {log}"
+
+
+rule score:
+    input:
+        images="results/runs/{run}/images",
+        provenance="results/runs/{run}/provenance.json",
+        settings="results/config/scoring.yaml",
+    output:
+        "results/runs/{run}/scores.parquet",
+    log:
+        "logs/score/{run}.log",
+    threads: 1
+    resources:
+        mem_mb=1500,
+    shell:
+        "python -m evaluation score results/runs/{wildcards.run} --images {input.images}"
+        " --settings {input.settings} --out {output} --threads {threads} 2> {log}"
+
+
+rule collect:
+    input:
+        run_scores(),
+    output:
+        "results/scores.parquet",
+    params:
+        folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
+    log:
+        "logs/collect.log",
+    shell:
+        "python -m evaluation collect {params.folders} --out {output} 2> {log}"

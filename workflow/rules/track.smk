@@ -1,0 +1,25 @@
+rule mlflow_init:
+    # One job creates the database: several at once on a fresh file lose runs.
+    output:
+        touch("results/mlflow/initialised"),
+    log:
+        "logs/mlflow/init.log",
+    shell:
+        "python -m evaluation.tracking init 2> {log}"
+
+
+rule log_run:
+    input:
+        ready=ancient("results/mlflow/initialised"),
+        scores="results/runs/{run}/scores.parquet",
+    output:
+        "results/mlflow/{run}.id",
+    log:
+        "logs/mlflow/{run}.log",
+    shell:
+        "python -m evaluation.tracking log results/runs/{wildcards.run} --done {output} 2> {log}"
+
+
+rule mlflow:
+    input:
+        mlflow_ids(),
