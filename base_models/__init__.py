@@ -22,7 +22,11 @@ def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:
         raise ValueError(f"unknown base model adapter {config.adapter!r}; valid: {', '.join(names())}")
     module = importlib.import_module(f"base_models.{config.adapter}")
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, BaseModel) and getattr(value, "name", None) == config.adapter:
+        if (
+            isinstance(value, type)
+            and issubclass(value, BaseModel)
+            and getattr(value, "name", None) == config.adapter
+        ):
             return value(config, device)
     raise ValueError(f"base_models/{config.adapter}.py holds no BaseModel with name = {config.adapter!r}")
 

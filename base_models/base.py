@@ -148,7 +148,9 @@ class BaseModel(ABC):
         """Trainable tensors of one adapter by name, in a fixed order, without the adapter's name."""
         marker = f".{name}."
         return {
-            key.replace(marker, "."): p for key, p in self.transformer.named_parameters() if marker in key and "lora_" in key
+            key.replace(marker, "."): p
+            for key, p in self.transformer.named_parameters()
+            if marker in key and "lora_" in key
         }
 
     @torch.no_grad()

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 
-
 def _threads(arguments) -> None:
     import torch
 
@@ -73,7 +72,9 @@ def main() -> int:
     for name, call in (("tables", _tables), ("figures", _figures)):
         added = command(name, call, f"render {name} from stored scores")
         added.add_argument("--scores", type=Path, required=True)
-        added.add_argument("--settings", type=Path, required=True, help="what to render, written by the workflow")
+        added.add_argument(
+            "--settings", type=Path, required=True, help="what to render, written by the workflow"
+        )
         added.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:

@@ -48,7 +48,11 @@ def histories(runs: list[str], results: Path) -> pd.DataFrame:
         folder = results / "runs" / run
         config = load_run(folder)
         history = pd.read_parquet(folder / "history.parquet")
-        parts.append(history.assign(run=run, base=config.base, task=config.task, method=config.method, seed=config.seed))
+        parts.append(
+            history.assign(
+                run=run, base=config.base, task=config.task, method=config.method, seed=config.seed
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -59,7 +63,9 @@ def render_figures(scores: Path, settings: Path, out: Path) -> list[Path]:
     with replacing(out) as temporary:
         temporary.mkdir()
         figures.learning_curves(history, temporary / "learning_curves", settings["methods"])
-        figures.proxy_versus_gold(table, temporary / "proxy_versus_gold", settings["methods"], proxies=settings["proxies"])
+        figures.proxy_versus_gold(
+            table, temporary / "proxy_versus_gold", settings["methods"], proxies=settings["proxies"]
+        )
         figures.pareto(table, temporary / "pareto", settings["methods"], proxies=settings["proxies"])
         spec = read_yaml(Path("config/figures.yaml"))["sample_grid"]
         for base, task in table[["base", "task"]].drop_duplicates().itertuples(index=False):

@@ -43,7 +43,11 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
     """
     config, settings = load_run(folder), read_yaml(settings)
     model = open_base_model(config.base_model, device)
-    suites, batch, per_prompt = settings["tasks"][config.task], settings["batch"], settings["images_per_prompt"]
+    suites, batch, per_prompt = (
+        settings["tasks"][config.task],
+        settings["batch"],
+        settings["images_per_prompt"],
+    )
     steps = adapters(folder, config.training.iterations, config.snapshots)
     last = max(steps)
     jobs = [(step, suite) for step in steps for suite in (suites if step == last else suites[:1])]
@@ -67,9 +71,13 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
                 batch=batch,
                 empty=empty,
             )
-            pixels = (decode(model, latents, batch) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
+            pixels = (
+                (decode(model, latents, batch) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
+            )
             save_file({"images": pixels}, temporary / f"{suite}_{step:06d}.safetensors")
             if step == last:
                 rows = pixels.numpy().reshape(len(prompts), per_prompt, *pixels.shape[1:])
                 spread = np.linspace(0, len(prompts) - 1, SHEET_PROMPTS).astype(int)
-                contact_sheet(rows[spread], [prompts[i]["prompt"] for i in spread]).save(temporary / f"{suite}.png")
+                contact_sheet(rows[spread], [prompts[i]["prompt"] for i in spread]).save(
+                    temporary / f"{suite}.png"
+                )

@@ -14,21 +14,34 @@ from scenes.prompts import read as read_prompts
 
 def load_images(results: Path, run: str, suite: str, step: int, prompts: int) -> np.ndarray:
     """uint8 (prompts, k, H, W, 3) of one evaluated step."""
-    images = load_file(results / "runs" / run / "images" / f"{suite}_{step:06d}.safetensors")["images"].numpy()
+    images = load_file(results / "runs" / run / "images" / f"{suite}_{step:06d}.safetensors")[
+        "images"
+    ].numpy()
     return images.reshape(prompts, -1, *images.shape[1:])
 
 
 def sample_grid(
-    scores: pd.DataFrame, results: Path, base: str, task: str, suite: str, prompt_file: Path, labels: dict, spec: dict, stem: Path
+    scores: pd.DataFrame,
+    results: Path,
+    base: str,
+    task: str,
+    suite: str,
+    prompt_file: Path,
+    labels: dict,
+    spec: dict,
+    stem: Path,
 ) -> None:
-    """Draw ``spec['prompts']`` prompts by the methods of ``spec['methods']`` that ran; first seed, last step."""
+    """Draw the prompts and methods of ``spec`` that ran: first seed, last step."""
     rows = scores[(scores.base == base) & (scores.task == task) & (scores.role != "cost")]
     methods = [m for m in spec["methods"] if m in set(rows.method)]
     prompts, seed = read_prompts(prompt_file), rows.seed.min()
     chosen = np.linspace(0, len(prompts) - 1, spec["prompts"]).astype(int)
     count = spec["images_per_method"]
     figure, axes = plt.subplots(
-        len(chosen), len(methods), figsize=(0.85 * count * len(methods) + 1.5, 0.9 * len(chosen) + 0.5), squeeze=False
+        len(chosen),
+        len(methods),
+        figsize=(0.85 * count * len(methods) + 1.5, 0.9 * len(chosen) + 0.5),
+        squeeze=False,
     )
     for column, method in enumerate(methods):
         mine = rows[(rows.method == method) & (rows.seed == seed)]

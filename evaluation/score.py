@@ -37,7 +37,9 @@ def _within(prompts: list[dict], bounds: list[int] | None) -> torch.Tensor:
     return torch.tensor(kept, dtype=torch.long)
 
 
-def score_suite(images: torch.Tensor, prompts: list[dict], suite: dict, features: str) -> list[tuple[str, float, int]]:
+def score_suite(
+    images: torch.Tensor, prompts: list[dict], suite: dict, features: str
+) -> list[tuple[str, float, int]]:
     """(metric, value, number of images) of one suite.
 
     Args:
@@ -65,20 +67,40 @@ def score_run(folder: Path, images: Path, settings: Path, out: Path) -> None:
     """Write the run's ``scores.parquet`` from its sampled images and its provenance."""
     config, settings = load_run(folder), read_yaml(settings)
     roles = {**settings["roles"][config.task], "diversity": "diversity"}
-    key = {"run": config.run, "base": config.base, "task": config.task, "method": config.method, "seed": config.seed}
+    key = {
+        "run": config.run,
+        "base": config.base,
+        "task": config.task,
+        "method": config.method,
+        "seed": config.seed,
+    }
     rows = []
     for path in sorted(images.glob("*.safetensors")):
         suite, step = path.stem.rsplit("_", 1)
         prompts = read_prompts(Path(settings["suites"][suite]["prompts"]))
         pixels = load_file(path)["images"].permute(0, 3, 1, 2).float() / 255
         pixels = pixels.unflatten(0, (len(prompts), settings["images_per_prompt"]))
-        for metric, value, count in score_suite(pixels, prompts, settings["suites"][suite], settings["features"]):
+        for metric, value, count in score_suite(
+            pixels, prompts, settings["suites"][suite], settings["features"]
+        ):
             role = roles.get(metric, "unseen")
-            rows.append({**key, "step": int(step), "suite": suite, "metric": metric, "role": role, "value": value, "n_images": count})
+            rows.append(
+                {
+                    **key,
+                    "step": int(step),
+                    "suite": suite,
+                    "metric": metric,
+                    "role": role,
+                    "value": value,
+                    "n_images": count,
+                }
+            )
     provenance = json.loads((folder / "provenance.json").read_text())
     for metric, name in COSTS.items():
         cost = {"step": config.training.iterations, "suite": "training", "metric": metric, "role": "cost"}
-        rows.append({**key, **cost, "value": float(provenance[name]), "n_images": provenance["images_generated"]})
+        rows.append(
+            {**key, **cost, "value": float(provenance[name]), "n_images": provenance["images_generated"]}
+        )
     with replacing(out) as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_parquet(temporary, index=False)
 

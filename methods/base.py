@@ -109,7 +109,7 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
 
     def __init__(self, config: MethodConfig, latent_dimensions: int):
-        """``latent_dimensions``: numbers in one latent (65,536 for SD3.5 at 512 px); some thresholds scale."""
+        """``latent_dimensions``: numbers in one latent (65,536 for SD3.5 at 512 px)."""
         self.config = config
         self.latent_dimensions = latent_dimensions
 
@@ -133,5 +133,5 @@ class Method(ABC):
         """State that must survive a checkpoint, as JSON types."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Inverse of ``state_dict``."""

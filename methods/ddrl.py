@@ -62,7 +62,10 @@ class DDRL(Method):
             log_ratio = unnormalised_log_ratio(batch.x_next, batch.mean, batch.old_mean)
         else:
             log_ratio = batch.log_prob - batch.old_log_prob
-        policy = clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum() / batch.rows
+        policy = (
+            clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum()
+            / batch.rows
+        )
         data = data_loss(batch.data.velocity, batch.data.x0, batch.data.noise).sum() / batch.data_rows
         return policy + c.data_beta * data, {
             "policy_loss": policy.item(),

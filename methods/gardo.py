@@ -50,7 +50,9 @@ class GARDO(Method):
         super().__init__(config, latent_dimensions)
         # The KL loss is a mean over latent dimensions; what the threshold bounds is the KL of an image.
         self.kl_threshold = config.kl_threshold * config.kl_threshold_dimensions / latent_dimensions
-        self.controller = GateShareController(config.gate_share, config.gate_window, config.controller_reading)
+        self.controller = GateShareController(
+            config.gate_share, config.gate_window, config.controller_reading
+        )
         self.steps_since_reset = 0
         self.resets = 0
 
@@ -85,7 +87,10 @@ class GARDO(Method):
     def loss(self, batch):
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        policy = clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum() / batch.rows
+        policy = (
+            clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum()
+            / batch.rows
+        )
         metrics = {
             "policy_loss": policy.item(),
             "clipped_share": clipped_share(log_ratio, c.clip_range).item() / batch.rows,

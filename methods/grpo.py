@@ -37,7 +37,10 @@ class GRPO(Method):
     def loss(self, batch):
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        policy = clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum() / batch.rows
+        policy = (
+            clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum()
+            / batch.rows
+        )
         metrics = {
             "policy_loss": policy.item(),
             "clipped_share": clipped_share(log_ratio, c.clip_range).item() / batch.rows,

@@ -99,7 +99,13 @@ def dance_sde_step(
     mean = x + dt * velocity - 0.5 * noise_level**2 * score * dt
     noise_std = noise_level * torch.sqrt(-dt)
     x_next = _draw(mean, noise_std, x_next, noise)
-    return Step(mean, torch.as_tensor(noise_level).expand_as(dt), noise_std, _gaussian_log_prob(x_next, mean, noise_std), x_next)
+    return Step(
+        mean,
+        torch.as_tensor(noise_level).expand_as(dt),
+        noise_std,
+        _gaussian_log_prob(x_next, mean, noise_std),
+        x_next,
+    )
 
 
 STEPS: dict[str, Callable[..., Step]] = {

@@ -95,12 +95,16 @@ def objects_gold(image: np.ndarray, found: list[Blob], prompt: dict) -> float:
     if not pairs or count == 0:
         return 0.0
     shape = float(np.mean([ious[i][item["class"]] for i, item in pairs]))
-    color = float(np.mean([_color_factor(image, found[i], item.get("color") or found[i].color) for i, item in pairs]))
+    color = float(
+        np.mean([_color_factor(image, found[i], item.get("color") or found[i].color) for i, item in pairs])
+    )
     place = 1.0
     for item, group in zip(prompt["include"], taken, strict=True):
         if "position" in item:
             relation, other = item["position"]
-            place *= bool(group and taken[other]) and _relation_holds(relation, found[group[0]], found[taken[other][0]])
+            place *= bool(group and taken[other]) and _relation_holds(
+                relation, found[group[0]], found[taken[other][0]]
+            )
     foreground = np.zeros(image.shape[:2], dtype=bool)
     for blob in found:
         foreground[blob.top : blob.top + blob.height, blob.left : blob.left + blob.width] |= blob.mask
@@ -125,7 +129,9 @@ def sign_gold(image: np.ndarray, prompt: dict) -> float:
     dark = torch.from_numpy(1 - image.mean(-1))[None, None]
     # Padding with the sign's own tone lets the template lie up to a frame of two pixels.
     templates = [np.pad(text_alpha(sign["text"], size), 1) for size in TEXT_SIZES]
-    matches = [(*_match(dark, t), t) for t in templates if t.shape[0] <= IMAGE_SIZE and t.shape[1] <= IMAGE_SIZE]
+    matches = [
+        (*_match(dark, t), t) for t in templates if t.shape[0] <= IMAGE_SIZE and t.shape[1] <= IMAGE_SIZE
+    ]
     legibility, (top, left), template = max(matches, key=lambda m: m[0])
     if legibility <= 0:
         return 0.0

@@ -168,7 +168,9 @@ def read(path: Path) -> list[dict]:
             prompt = json.loads(line)
             prompt["tag"], prompt["prompt"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: not a prompt with 'tag' and 'prompt' ({error})") from None
+            raise ValueError(
+                f"{path}, line {number}: not a prompt with 'tag' and 'prompt' ({error})"
+            ) from None
         prompts.append(prompt)
     if not prompts:
         raise ValueError(f"{path}: holds no prompt")

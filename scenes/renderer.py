@@ -45,7 +45,9 @@ def _apart(candidate, placed) -> bool:
 
 def _holds(relation: str, first, second) -> bool:
     dx, dy = first[0] - second[0], first[1] - second[1]
-    along, across = {"left of": (-dx, dy), "right of": (dx, dy), "above": (-dy, dx), "below": (dy, dx)}[relation]
+    along, across = {"left of": (-dx, dy), "right of": (dx, dy), "above": (-dy, dx), "below": (dy, dx)}[
+        relation
+    ]
     return along > abs(across) * 1.2
 
 
@@ -58,7 +60,11 @@ def _place(total: int, relation: tuple[str, int, int] | None, rng: random.Random
         for _ in range(400):
             r = min(high, max(low, common + rng.uniform(-0.3, 0.3)))
             inside = r + _MARGIN
-            box = (rng.uniform(inside, IMAGE_SIZE - 1 - inside), rng.uniform(inside, IMAGE_SIZE - 1 - inside), r)
+            box = (
+                rng.uniform(inside, IMAGE_SIZE - 1 - inside),
+                rng.uniform(inside, IMAGE_SIZE - 1 - inside),
+                r,
+            )
             if _apart(box, placed):
                 placed.append(box)
                 if len(placed) == total:

@@ -46,7 +46,10 @@ def test_every_preset_resolves(name):
 
 
 def test_presets_share_no_run():
-    names = [set(resolve.resolve_grid(yaml.safe_load(Path(f"config/{n}.yaml").read_text()))) for n in ("config", "smoke")]
+    names = [
+        set(resolve.resolve_grid(yaml.safe_load(Path(f"config/{n}.yaml").read_text())))
+        for n in ("config", "smoke")
+    ]
     assert not names[0] & names[1]
 
 

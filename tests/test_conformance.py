@@ -27,5 +27,7 @@ def test_a_wrong_value_is_found(tmp_path, capsys):
 
 
 def test_an_unknown_function_fails(tmp_path):
-    (tmp_path / "x.json").write_text(json.dumps({"function": "no_such", "cases": [{"inputs": {}, "expected": {}}]}))
+    (tmp_path / "x.json").write_text(
+        json.dumps({"function": "no_such", "cases": [{"inputs": {}, "expected": {}}]})
+    )
     assert conformance.main([str(tmp_path)]) == 1

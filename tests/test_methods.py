@@ -78,7 +78,15 @@ def test_sde_steps_take_one_sigma_per_row(name):
     sigma, after = torch.tensor([1.0, 0.7, 0.3]), torch.tensor([0.7, 0.3, 0.1])
     together = STEPS[name](v, x, sigma, after, sigma_second=0.7, noise_level=0.6, noise=noise)
     for i in range(3):
-        alone = STEPS[name](v[i : i + 1], x[i : i + 1], sigma[i], after[i], sigma_second=0.7, noise_level=0.6, noise=noise[i : i + 1])
+        alone = STEPS[name](
+            v[i : i + 1],
+            x[i : i + 1],
+            sigma[i],
+            after[i],
+            sigma_second=0.7,
+            noise_level=0.6,
+            noise=noise[i : i + 1],
+        )
         assert torch.allclose(together.x_next[i], alone.x_next[0], atol=1e-6)
         assert torch.allclose(together.log_prob[i], alone.log_prob[0], atol=1e-5)
 
@@ -171,7 +179,9 @@ def test_gardo_resets_its_reference_by_threshold_and_by_time():
 
 def test_gardo_asks_only_for_what_its_parts_need():
     algorithm = methods.get("gardo")
-    plain = algorithm(algorithm.Config(diversity=False, gated=False, adaptive_reference=False), latent_dimensions=1)
+    plain = algorithm(
+        algorithm.Config(diversity=False, gated=False, adaptive_reference=False), latent_dimensions=1
+    )
     assert plain.needs == methods.Needs(reference="all")
     assert algorithm(algorithm.Config(), latent_dimensions=1).needs == methods.Needs(
         features=True, auxiliary=True, reference="gated", adaptive_reference=True

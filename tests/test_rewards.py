@@ -38,7 +38,9 @@ def test_every_reward_keeps_the_contract(name, scenes):
         order = torch.tensor([3, 1, 5, 0, 2, 4])
         shuffled = reward(images[order], [texts[i] for i in order], [metadata[i] for i in order])
         assert torch.allclose(shuffled, scores[order], atol=1e-4)
-        alone = torch.cat([reward(images[i : i + 1], texts[i : i + 1], metadata[i : i + 1]) for i in range(6)])
+        alone = torch.cat(
+            [reward(images[i : i + 1], texts[i : i + 1], metadata[i : i + 1]) for i in range(6)]
+        )
         assert torch.allclose(alone, scores, atol=1e-4)
         checked += 1
     assert checked

@@ -31,7 +31,9 @@ def test_train_and_test_prompts_are_disjoint(task):
 
 
 def test_counting_is_trained_on_one_to_nine_and_tested_on_eleven_too():
-    counts = {part: {p["include"][0]["count"] for p in SETS[f"counting_{part}"]} for part in ("train", "test")}
+    counts = {
+        part: {p["include"][0]["count"] for p in SETS[f"counting_{part}"]} for part in ("train", "test")
+    }
     assert counts["train"] == set(range(1, 10)) and counts["test"] == set(range(1, 12))
 
 
@@ -53,7 +55,9 @@ def test_rendering_is_seeded():
     assert not np.array_equal(render(prompt, 3), render(prompt, 4))
 
 
-@pytest.mark.parametrize("name, least", [("geneval_train", 0.88), ("counting_test", 0.85), ("ocr_train", 0.95)])
+@pytest.mark.parametrize(
+    "name, least", [("geneval_train", 0.88), ("counting_test", 0.85), ("ocr_train", 0.95)]
+)
 def test_gold_is_high_on_true_scenes_and_low_elsewhere(name, least):
     prompts = some(name)
     images = as_float(render_many(prompts, 0))
@@ -95,11 +99,18 @@ def test_partial_score_follows_the_reward_server():
     colored = {"include": [{"class": "circle", "count": 2, "color": "red"}]}
     assert partial_score({"circle": [blob("red"), blob("blue")]}, colored) == pytest.approx((1 + 0.5) / 2)
     assert partial_score({"circle": [blob("red")]}, colored) == pytest.approx((0.5 + 0) / 2)
-    placed = {"include": [{"class": "circle", "count": 1}, {"class": "square", "count": 1, "position": ["left of", 0]}]}
+    placed = {
+        "include": [
+            {"class": "circle", "count": 1},
+            {"class": "square", "count": 1, "position": ["left of", 0]},
+        ]
+    }
     right = {"circle": [blob("red", 20)], "square": [blob("red", 0)]}
     wrong = {"circle": [blob("red", 0)], "square": [blob("red", 20)]}
     assert partial_score(right, placed) == 1 and strict_correct(right, placed)
-    assert partial_score(wrong, placed) == pytest.approx((1 + 1 + 0 + 1) / 4) and not strict_correct(wrong, placed)
+    assert partial_score(wrong, placed) == pytest.approx((1 + 1 + 0 + 1) / 4) and not strict_correct(
+        wrong, placed
+    )
 
 
 def test_ocr_reads_rendered_signs():

@@ -28,7 +28,13 @@ from training.trainer import Trainer
 from training.update import accumulate_gradients, rows_of
 
 METHODS = sorted(p.stem for p in Path("config/methods").glob("*.yaml"))
-SHORT = {"iterations": 3, "checkpoint_every": 1, "monitor_every": 1, "prompts_per_iteration": 2, "group_size": 4}
+SHORT = {
+    "iterations": 3,
+    "checkpoint_every": 1,
+    "monitor_every": 1,
+    "prompts_per_iteration": 2,
+    "group_size": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,13 @@ def test_rollout_and_update_agree_on_the_log_probability(model):
 
     v = model.velocity(t.latents[2], t.sigmas[2].expand(2), prompts)
     again = flow_sde_step(
-        v, t.latents[2], t.sigmas[2], t.sigmas[3], sigma_second=t.sigmas[1], noise_level=0.7, x_next=t.latents[3]
+        v,
+        t.latents[2],
+        t.sigmas[2],
+        t.sigmas[3],
+        sigma_second=t.sigmas[1],
+        noise_level=0.7,
+        x_next=t.latents[3],
     )
     assert torch.equal(again.log_prob, t.log_probs[2])
 
@@ -155,7 +167,9 @@ def test_the_saved_adapter_loads_in_plain_diffusers_and_changes_the_images(tmp_p
     trainer.run()
     from diffusers import StableDiffusion3Pipeline
 
-    pipeline = StableDiffusion3Pipeline.from_pretrained("resources/tiny-sd3", text_encoder_3=None, tokenizer_3=None)
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        "resources/tiny-sd3", text_encoder_3=None, tokenizer_3=None
+    )
     prompts = model.encode_prompts(["three red circles"])
     arguments = dict(
         prompt_embeds=prompts.tokens,
@@ -180,7 +194,9 @@ def test_the_saved_adapter_loads_in_plain_diffusers_and_changes_the_images(tmp_p
 
 def test_a_broken_reward_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        rewards.get_class("geneval_partial"), "score", lambda self, images, *_: torch.full((len(images),), torch.nan)
+        rewards.get_class("geneval_partial"),
+        "score",
+        lambda self, images, *_: torch.full((len(images),), torch.nan),
     )
     folder = make_run(tmp_path, "grpo")
     with pytest.raises(RewardError, match="geneval_partial"):

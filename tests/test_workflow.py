@@ -19,7 +19,9 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.C
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if check and done.returncode:
         logs = "\n".join(f"{p}:\n{p.read_text()[-1500:]}" for p in folder.rglob("logs/**/*.log"))
-        raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{logs[-6000:]}")
+        raise AssertionError(
+            f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{logs[-6000:]}"
+        )
     return done
 
 
@@ -44,7 +46,9 @@ def copy(tmp_path_factory):
     for part in PARTS:
         source = ROOT / part
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, folder / part, ignore=ignore) if source.is_dir() else shutil.copy(source, folder)
+        shutil.copytree(source, folder / part, ignore=ignore) if source.is_dir() else shutil.copy(
+            source, folder
+        )
     return folder
 
 
@@ -110,10 +114,17 @@ def test_smoke_run_writes_tables_figures_and_scores(finished):
 @pytest.mark.slow
 def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
     assert planned(finished) == set()
-    for path in ("config/methods/gardo.yaml", "training/trainer.py", "config/tasks/geneval.yaml", "methods/gardo.py"):
+    for path in (
+        "config/methods/gardo.yaml",
+        "training/trainer.py",
+        "config/tasks/geneval.yaml",
+        "methods/gardo.py",
+    ):
         (finished / path).write_text((finished / path).read_text() + "\n# a remark\n")
     assert planned(finished) == set()
-    (finished / "evaluation/tables.py").write_text((finished / "evaluation/tables.py").read_text() + "\n# style\n")
+    (finished / "evaluation/tables.py").write_text(
+        (finished / "evaluation/tables.py").read_text() + "\n# style\n"
+    )
     layout = finished / "config/tables.yaml"
     layout.write_text(layout.read_text() + "\n# another style\n")
     assert planned(finished) <= {"tables"}

@@ -1,4 +1,4 @@
-"""Full training state on disk: safetensors for tensors, JSON for numbers, a folder that is whole or absent."""
+"""Full training state on disk: safetensors for tensors, JSON for numbers; whole or absent."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from base_models.base import BaseModelConfig
 from methods.sde import STEPS
 
-
 Settings = TypeVar("Settings", bound=BaseModel)
 
 

@@ -31,7 +31,9 @@ def synthetic_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, bat
         initial = noise((len(rows), *model.latent_shape), rng, model.device)
         steps = model.config.evaluation_steps
         parts.append(
-            sample_ode(model, prompts.embeddings[rows], initial, steps=steps, batch=batch, empty=prompts.empty)
+            sample_ode(
+                model, prompts.embeddings[rows], initial, steps=steps, batch=batch, empty=prompts.empty
+            )
         )
     return torch.cat(parts)
 

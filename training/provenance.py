@@ -9,7 +9,17 @@ from importlib.metadata import version
 
 import torch
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "scipy", "onnxruntime")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "onnxruntime",
+)
 
 
 def git_state() -> dict[str, str | bool | None]:

@@ -52,7 +52,9 @@ def _file(folder: str, name: str) -> tuple[dict, str]:
     if not path.exists():
         valid = sorted(p.stem for p in path.parent.glob("*.yaml"))
         kind = folder.rstrip("s").replace("_", " ")
-        raise ConfigError(f"unknown {kind} {name!r} in the grid; valid (from {path.parent}/): {', '.join(valid)}")
+        raise ConfigError(
+            f"unknown {kind} {name!r} in the grid; valid (from {path.parent}/): {', '.join(valid)}"
+        )
     return read_yaml(path), str(path)
 
 
@@ -61,7 +63,9 @@ def load_base_model(name: str) -> BaseModelConfig:
     value, where = _file("base_models", name)
     config = parse(BaseModelConfig, value, where)
     if config.adapter not in base_models.names():
-        raise ConfigError(f"{where}: key 'adapter' is {config.adapter!r}; valid: {', '.join(base_models.names())}")
+        raise ConfigError(
+            f"{where}: key 'adapter' is {config.adapter!r}; valid: {', '.join(base_models.names())}"
+        )
     return config
 
 
@@ -89,7 +93,9 @@ def load_task(name: str) -> TaskConfig:
     tags = {p["tag"] for p in read_prompts(prompts)}
     for tag in task.tag_weights:
         if tag not in tags:
-            raise ConfigError(f"{where}: key 'tag_weights.{tag}'; tags in {prompts}: {', '.join(sorted(tags))}")
+            raise ConfigError(
+                f"{where}: key 'tag_weights.{tag}'; tags in {prompts}: {', '.join(sorted(tags))}"
+            )
     return task
 
 
@@ -98,7 +104,9 @@ def load_method(name: str) -> MethodFile:
     value, where = _file("methods", name)
     method = parse(MethodFile, value, where)
     if method.algorithm not in methods.names():
-        raise ConfigError(f"{where}: key 'algorithm' is {method.algorithm!r}; valid: {', '.join(methods.names())}")
+        raise ConfigError(
+            f"{where}: key 'algorithm' is {method.algorithm!r}; valid: {', '.join(methods.names())}"
+        )
     parse(methods.get(method.algorithm).Config, method.parameters, f"{where}: parameters")
     return method
 
@@ -106,8 +114,12 @@ def load_method(name: str) -> MethodFile:
 def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     """Recorded sha256 of the shipped files that a run reads, from ``resources/SHA256SUMS``."""
     sums = RESOURCES / "SHA256SUMS"
-    recorded = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
-    prefixes = [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
+    recorded = (
+        dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
+    )
+    prefixes = (
+        [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
+    )
     for name in {task.proxy, *task.auxiliary, *task.monitor}:
         prefixes += rewards.get_class(name).weights
     prefixes.append(f"scorers/{task.features}")
@@ -134,7 +146,9 @@ def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> R
     algorithm = methods.get(method_file.algorithm)
     parameters = algorithm.Config(**method_file.parameters)
     if algorithm(parameters, latent_dimensions=1).needs.data != (training.data != "none"):
-        raise ConfigError(f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use")
+        raise ConfigError(
+            f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use"
+        )
     shares = config.get("snapshot_shares", [])
     snapshots = sorted({round(training.iterations * share) for share in shares} - {0, training.iterations})
     content = {

@@ -127,7 +127,9 @@ class Trainer:
                 rows.data_noise = noise(tuple(rows.data_x0.shape), rng, self.model.device)
         return rows
 
-    def update(self, trajectories: Trajectories, index: torch.Tensor, prepared: methods.base.Prepared, iteration: int):
+    def update(
+        self, trajectories: Trajectories, index: torch.Tensor, prepared: methods.base.Prepared, iteration: int
+    ):
         """``gradient_steps`` optimiser steps, each on its own share of the images."""
         c = self.config.training
         rng = generator("update", self.config.seed, iteration)
@@ -216,7 +218,9 @@ class Trainer:
         tensors = {f"policy.{k}": p.detach() for k, p in self.parameters.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         if self.needs.adaptive_reference:
-            tensors |= {f"reference.{k}": p.detach() for k, p in self.model.adapter_parameters(REFERENCE).items()}
+            tensors |= {
+                f"reference.{k}": p.detach() for k, p in self.model.adapter_parameters(REFERENCE).items()
+            }
         for key, parameter in self.parameters.items():
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}.{key}"] = value

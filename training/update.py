@@ -36,7 +36,12 @@ def rows_of(images: torch.Tensor, steps: torch.Tensor) -> Rows:
 
 @torch.no_grad()
 def reference_velocity(
-    model: BaseModel, adaptive: bool, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None
+    model: BaseModel,
+    adaptive: bool,
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    prompts: Prompts,
+    empty: Prompts | None,
 ) -> torch.Tensor:
     with model.using(REFERENCE if adaptive else None):
         return model.velocity(x, sigma, prompts, empty)

@@ -10,7 +10,14 @@ from evaluation.configuration import EvaluationConfig, load_evaluation, sampling
 from rewards.weights import verify
 from training.configuration import ConfigError, RunConfig
 from training.files import sha256, to_yaml, write_if_changed
-from training.resolve import RESOURCES, grid_rows, load_base_model, load_method, load_task, resolve_grid, write_runs
+from training.resolve import (
+    RESOURCES,
+    grid_rows,
+    load_method,
+    load_task,
+    resolve_grid,
+    write_runs,
+)
 
 RESULTS = Path("results")
 CHANNELS = 3
@@ -47,7 +54,8 @@ def make_plan(config: dict) -> Plan:
         for suite in task.suites:
             if suite not in evaluation.suites:
                 raise ConfigError(
-                    f"config/tasks/{name}.yaml: key 'suites' names {suite!r}; valid: {', '.join(evaluation.suites)}"
+                    f"config/tasks/{name}.yaml: key 'suites' names {suite!r}; "
+                    f"valid: {', '.join(evaluation.suites)}"
                 )
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     check_disk(runs, evaluation, {name: task.suites for name, task in tasks.items()})
@@ -80,21 +88,33 @@ def rendering_settings(config: dict, evaluation: EvaluationConfig) -> dict:
     }
 
 
-def needed_bytes(runs: dict[str, RunConfig], evaluation: EvaluationConfig, suites: dict[str, list[str]]) -> int:
+def needed_bytes(
+    runs: dict[str, RunConfig], evaluation: EvaluationConfig, suites: dict[str, list[str]]
+) -> int:
     """Upper estimate of what the grid writes: evaluation images, adapters with checkpoints, logs."""
     total = 0
     for run in runs.values():
         lines = [len(Path(evaluation.suites[s].prompts).read_text().splitlines()) for s in suites[run.task]]
         images = (sum(lines) + len(run.snapshots) * lines[0]) * evaluation.images_per_prompt
         pixels = run.base_model.image_size**2 * CHANNELS
-        adapters = (4 + len(run.snapshots)) * 4 * 4096 * run.base_model.lora.rank * len(run.base_model.lora.target_modules)
+        adapters = (
+            (4 + len(run.snapshots))
+            * 4
+            * 4096
+            * run.base_model.lora.rank
+            * len(run.base_model.lora.target_modules)
+        )
         total += images * pixels + adapters
     return total
 
 
-def check_disk(runs: dict[str, RunConfig], evaluation: EvaluationConfig, suites: dict[str, list[str]]) -> None:
+def check_disk(
+    runs: dict[str, RunConfig], evaluation: EvaluationConfig, suites: dict[str, list[str]]
+) -> None:
     """Raise ``ConfigError`` where the results would not fit on the disk."""
     RESULTS.mkdir(exist_ok=True)
     needed, free = needed_bytes(runs, evaluation, suites), shutil.disk_usage(RESULTS).free
     if needed > free:
-        raise ConfigError(f"{RESULTS}/ needs about {needed / 1e9:.1f} GB for {len(runs)} runs, {free / 1e9:.1f} GB are free")
+        raise ConfigError(
+            f"{RESULTS}/ needs about {needed / 1e9:.1f} GB for {len(runs)} runs, {free / 1e9:.1f} GB are free"
+        )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL
-from torch.nn import functional as F
 from tqdm import trange
 
 CONFIG = dict(
@@ -23,7 +20,7 @@ CONFIG = dict(
     use_post_quant_conv=False,
     mid_block_add_attention=False,
 )
-KL_WEIGHT = 1e-4
+KL_WEIGHT = 1e-5
 
 
 def to_model_range(images: torch.Tensor) -> torch.Tensor:
@@ -37,25 +34,25 @@ def train(images: torch.Tensor, steps: int, batch: int, seed: int, lr: float = 2
     model = AutoencoderKL(**CONFIG)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
-    bar = trange(steps, desc="autoencoder", unit="step")
+    bar = trange(steps, desc="autoencoder", unit="step", mininterval=2)
     for step in bar:
         x = to_model_range(images[torch.randint(len(images), (batch,))])
         posterior = model.encode(x).latent_dist
         reconstruction = model.decode(posterior.sample()).sample
         error = reconstruction - x
-        loss = error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().mean() / 10
+        loss = error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.4f}", l1=f"{error.abs().mean().item() / 2:.4f}")
+            bar.set_postfix(
+                loss=f"{loss.item():.4f}", l1=f"{error.abs().mean().item() / 2:.4f}", refresh=False
+            )
     model.eval().requires_grad_(False)
     latents = encode(model, images[:4096])
-    model.register_to_config(
-        shift_factor=latents.mean().item(), scaling_factor=(1 / latents.std()).item()
-    )
+    model.register_to_config(shift_factor=latents.mean().item(), scaling_factor=(1 / latents.std()).item())
     return model
 
 
@@ -70,14 +67,8 @@ def normalise(model: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     return (latents - model.config.shift_factor) * model.config.scaling_factor
 
 
-def save(model: AutoencoderKL, folder: Path) -> None:
-    model.save_pretrained(folder, safe_serialization=True)
-
-
 def reconstruction_error(model: AutoencoderKL, images: torch.Tensor) -> float:
     """Mean absolute error in [0, 1] pixel units."""
     with torch.no_grad():
         x = to_model_range(images)
         return (model.decode(model.encode(x).latent_dist.mean).sample - x).abs().mean().item() / 2
-
-

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from scenes import prompts as prompt_sets
 from scenes.renderer import render
 
-# Shares of the pre-training set. Counting and text are what the benchmark's tasks train; ten and
-# eleven objects are all but absent, as SD3.5-Medium's 0.01 accuracy on them suggests (GARDO Table 2).
-TAG_SHARES = {
+# Shares of tags. Ten and eleven objects are all but absent, as SD3.5-Medium's accuracy of 0.01 on them
+# suggests (GARDO, arXiv 2512.24138, Table 2).
+EVERYTHING = {
     "counting": 0.34,
     "text": 0.34,
     "single_object": 0.03,
@@ -22,24 +22,35 @@ TAG_SHARES = {
     "color_attr": 0.08,
     "ten_eleven": 0.01,
 }
+MOSTLY_OBJECTS = {
+    "counting": 0.46,
+    "text": 0.06,
+    "single_object": 0.04,
+    "two_object": 0.08,
+    "colors": 0.06,
+    "position": 0.15,
+    "color_attr": 0.14,
+    "ten_eleven": 0.01,
+}
 
 
-def training_prompts(n: int, seed: int) -> list[dict]:
-    """``n`` train prompts, tags drawn by ``TAG_SHARES``; no test prompt is among them."""
+def training_prompts(n: int, seed: int, shares: dict[str, float]) -> list[dict]:
+    """``n`` train prompts, tags drawn by ``shares``; no test prompt is among them."""
     sets = prompt_sets.split()
     unseen = {p["prompt"] for p in sets["counting_test"]}
-    pools: dict[str, list[dict]] = {tag: [] for tag in TAG_SHARES}
+    pools: dict[str, list[dict]] = {tag: [] for tag in shares}
     for prompt in sets["geneval_train"]:
         pools[prompt["tag"]].append(prompt)
     pools["text"] = sets["ocr_train"]
     pools["ten_eleven"] = [p for p in prompt_sets.counting(10, 11) if p["prompt"] not in unseen]
     rng = random.Random(seed)
-    tags = rng.choices(list(TAG_SHARES), weights=list(TAG_SHARES.values()), k=n)
+    tags = rng.choices(list(shares), weights=list(shares.values()), k=n)
     return [rng.choice(pools[tag]) for tag in tags]
 
 
-def scenes(n: int, seed: int) -> tuple[np.ndarray, list[str]]:
+def scenes(n: int, seed: int, shares: dict[str, float]) -> tuple[np.ndarray, list[str]]:
     """Images uint8 (n, H, W, 3) and their captions."""
-    prompts = training_prompts(n, seed)
-    images = np.stack([render(p, seed + i) for i, p in enumerate(tqdm(prompts, desc="rendering", unit="scene"))])
+    prompts = training_prompts(n, seed, shares)
+    bar = tqdm(prompts, desc="rendering", unit="scene", mininterval=2)
+    images = np.stack([render(p, seed + i) for i, p in enumerate(bar)])
     return images, [p["prompt"] for p in prompts]

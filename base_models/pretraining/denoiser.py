@@ -6,8 +6,6 @@ x_t = (1 - sigma) x0 + sigma eps, target v = eps - x0, sigma = sigmoid(N(0, 1)) 
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from diffusers import StableDiffusion3Pipeline
 from torch.nn import functional as F
@@ -26,7 +24,9 @@ def encode(pipeline: StableDiffusion3Pipeline, ids: torch.Tensor) -> tuple[torch
     Returns:
         token embeddings (N, L + 1, D) and pooled embeddings (N, D).
     """
-    outputs = [enc(ids, output_hidden_states=True) for enc in (pipeline.text_encoder, pipeline.text_encoder_2)]
+    outputs = [
+        enc(ids, output_hidden_states=True) for enc in (pipeline.text_encoder, pipeline.text_encoder_2)
+    ]
     tokens = torch.cat([o.hidden_states[-2] for o in outputs], dim=-1)
     return F.pad(tokens, (0, 0, 0, 1)), torch.cat([o.text_embeds for o in outputs], dim=-1)
 
@@ -48,14 +48,11 @@ def train(
     batch: int,
     seed: int,
     lr: float = 1e-3,
-    on_snapshot=None,
-    snapshot_every: int = 0,
 ) -> None:
     """Train in place; the pipeline ends with the exponential moving average of the weights.
 
     Args:
         latents: normalised (N, 8, 8, 8), one per caption.
-        on_snapshot: called as ``on_snapshot(step, pipeline)`` every ``snapshot_every`` steps.
     """
     torch.manual_seed(seed)
     ids, empty = token_ids(pipeline, captions), token_ids(pipeline, [""])
@@ -86,20 +83,12 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(EMA_DECAY, step / (step + 10)))
+        torch._foreach_lerp_(
+            average, [p.detach() for p in parameters], 1 - min(EMA_DECAY, step / (step + 10))
+        )
         if step % 100 == 0:
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-        if on_snapshot and step % snapshot_every == 0:
-            live = [p.detach().clone() for p in parameters]
-            _load(parameters, average)
-            on_snapshot(step, copy.copy(pipeline))
-            _load(parameters, live)
-            modules.train()
-    _load(parameters, average)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, average, strict=True):
+            parameter.copy_(value)
     modules.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def _load(parameters: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)

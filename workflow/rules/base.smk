@@ -26,4 +26,4 @@ rule rebuild_base:
         base="results/rebuild/tiny-sd3",
         scorers="results/rebuild/scorers",
     shell:
-        "python -m rewards.weights install --base {input.base} --scorers {input.scorers}"
+        "python -m rewards.pretraining.install --base {input.base} --scorers {input.scorers}"

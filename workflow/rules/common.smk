@@ -19,8 +19,7 @@ wildcard_constraints:
     kind="synthetic|real",
 
 
-# Large temporary tensors go through the heap instead of fresh pages: half of the prototype's time was
-# page faults. The model hub is never asked for what ships with the suite.
+# Large temporary tensors go through the heap instead of fresh pages: page faults took half of the time.
 shell.prefix(
     "export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=4000000000"
     " MALLOC_TOP_PAD_=268435456 TOKENIZERS_PARALLELISM=false; "

@@ -36,9 +36,9 @@ rule collect:
         run_scores(),
     output:
         "results/scores.parquet",
-    params:
-        folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
     log:
         "logs/collect.log",
+    params:
+        folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
     shell:
         "python -m evaluation collect {params.folders} --out {output} 2> {log}"

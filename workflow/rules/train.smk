@@ -7,13 +7,13 @@ rule train:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
         history="results/runs/{run}/history.parquet",
         provenance="results/runs/{run}/provenance.json",
-    params:
-        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
     log:
         "logs/train/{run}.log",
     threads: 1
     resources:
         mem_mb=1500,
+    params:
+        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
     shell:
         "python -m training run results/runs/{wildcards.run} {params.data} --threads {threads} 2> {log}"
 
@@ -22,13 +22,13 @@ rule data:
     # Latents for DDRL: samples of the frozen base model, or encoded scenes.
     output:
         "results/data/{base}__{task}__{kind}{count}.safetensors",
-    params:
-        identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task),
     log:
         "logs/data/{base}__{task}__{kind}{count}.log",
     threads: 1
     resources:
         mem_mb=1500,
+    params:
+        identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task),
     shell:
         "python -m training data --base {wildcards.base} --task {wildcards.task} --kind {wildcards.kind}"
         " --per-prompt {wildcards.count} --out {output} --threads {threads} 2> {log}"
