@@ -1,0 +1,48 @@
+# `make` lists the targets. Each sets the environment up first if requirements.lock has changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CORES ?= all
+PORT ?= 5000
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tables figures report ui test lint
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), PORT=$(PORT) of the ui, ARGS=for pytest"
+
+setup: $(STAMP) ## install the pinned environment into .venv
+
+# The stamp is removed first and written last: an interrupted installation is never taken for a whole one.
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "goodhart needs Python 3.11 or 3.12: make setup PYTHON=/path/to/python3.11")'
+	rm -f $@
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	touch $@
+
+tables: setup ## run the whole benchmark and write results/tables
+	$(BIN)/snakemake --cores $(CORES) results/tables
+
+figures: setup ## draw results/figures
+	$(BIN)/snakemake --cores $(CORES) results/figures
+
+report: setup ## write results/report.html, a page with every result and how it was made
+	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --report results/report.html
+
+ui: setup ## browse the runs in MLflow on 127.0.0.1
+	$(BIN)/snakemake --cores $(CORES) mlflow
+	$(BIN)/python -m evaluation.tracking ui --port $(PORT)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
