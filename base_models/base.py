@@ -40,6 +40,9 @@ class BaseModelConfig(PydanticModel):
     revision: str | None = Field(None, description="pinned commit of a hub model")
     without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    sampling_dtype: Literal["bfloat16", "float16"] | None = Field(
+        None, description="sample from a copy of the transformer in this precision, LoRA merged; null: no copy"
+    )
     image_size: int = Field(gt=0, description="pixels")
     max_sequence_length: int = Field(gt=0, description="T5 tokens")
     guidance_scale: float = Field(1.0, ge=1, description="1 turns classifier-free guidance off")
@@ -72,6 +75,7 @@ class BaseModel(ABC):
         self.config = config
         self.device = torch.device(device)
         self.dtype = getattr(torch, config.dtype)
+        self._sampler: torch.nn.Module | None = None
 
     # --- what each pipeline class must say -------------------------------------------------------
 
@@ -128,6 +132,41 @@ class BaseModel(ABC):
         )
         unconditional, conditional = self.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
         return unconditional + g * (conditional - unconditional)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Inside, ``velocity`` runs on the sampling copy with the active policy merged, if there is one.
+
+        On a processor with bf16 instructions this halves the cost of rollouts; training and its
+        log-probabilities stay in ``dtype``.
+        """
+        if self.config.sampling_dtype is None:
+            yield
+            return
+        if self._sampler is None:
+            self._sampler = self._plain_copy().to(getattr(torch, self.config.sampling_dtype))
+        self._merge_into(self._sampler)
+        live, live_dtype = self.transformer, self.dtype
+        self.transformer, self.dtype = self._sampler, getattr(torch, self.config.sampling_dtype)
+        try:
+            yield
+        finally:
+            self.transformer, self.dtype = live, live_dtype
+
+    def _plain_copy(self) -> torch.nn.Module:
+        """The transformer without LoRA layers."""
+        plain = type(self.transformer).from_config(self.transformer.config)
+        weights = {k.replace(".base_layer.", "."): v for k, v in self.transformer.state_dict().items()}
+        plain.load_state_dict({k: v for k, v in weights.items() if "lora_" not in k})
+        return plain.requires_grad_(False).eval().to(self.device)
+
+    @torch.no_grad()
+    def _merge_into(self, plain: torch.nn.Module) -> None:
+        """Write W + scaling * B A of every LoRA layer of the policy into ``plain``."""
+        for name, layer in self.transformer.named_modules():
+            if hasattr(layer, "lora_A") and POLICY in layer.lora_A:
+                weight = layer.base_layer.weight + layer.get_delta_weight(POLICY)
+                plain.get_submodule(name).weight.copy_(weight)
 
     def add_adapter(self, name: str = POLICY) -> None:
         """Add a LoRA adapter with B = 0, so that the model is unchanged, and make it active."""

@@ -17,7 +17,7 @@ class SD3(BaseModel):
         self.pipeline = StableDiffusion3Pipeline.from_pretrained(
             config.path,
             revision=config.revision,
-            torch_dtype=self.dtype,
+            dtype=self.dtype,
             use_safetensors=True,
             **dict.fromkeys(config.without),
         )
@@ -55,20 +55,20 @@ class SD3(BaseModel):
         return self.transformer(
             hidden_states=x.to(self.dtype),
             timestep=sigma * 1000,
-            encoder_hidden_states=prompts.tokens,
-            pooled_projections=prompts.pooled,
+            encoder_hidden_states=prompts.tokens.to(self.dtype),
+            pooled_projections=prompts.pooled.to(self.dtype),
             return_dict=False,
         )[0].float()
 
     @torch.no_grad()
     def decode(self, latents):
         z = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        images = self.vae.decode(z.to(self.dtype), return_dict=False)[0].float()
+        images = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0].float()
         return (images / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def encode_images(self, images):
-        z = self.vae.encode((images * 2 - 1).to(self.dtype)).latent_dist.mean.float()
+        z = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist.mean.float()
         return (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     def save_lora(self, folder, layers):
@@ -80,4 +80,8 @@ class SD3(BaseModel):
         )
 
     def load_lora(self, folder):
+        if not (folder / ADAPTER_FILE).exists():
+            raise FileNotFoundError(f"{folder / ADAPTER_FILE} does not exist")
+        if POLICY in getattr(self.transformer, "peft_config", {}):
+            self.pipeline.delete_adapters(POLICY)
         self.pipeline.load_lora_weights(folder, weight_name=ADAPTER_FILE, adapter_name=POLICY)

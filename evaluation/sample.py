@@ -63,14 +63,15 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
             embeddings = model.encode_prompts([p["prompt"] for p in prompts])
             index = torch.arange(len(prompts)).repeat_interleave(per_prompt)
             initial = evaluation_noise(config.seed, suite, prompts, per_prompt, model.latent_shape)
-            latents = sample_ode(
-                model,
-                embeddings[index],
-                initial.to(model.device),
-                steps=model.config.evaluation_steps,
-                batch=batch,
-                empty=empty,
-            )
+            with model.sampling():
+                latents = sample_ode(
+                    model,
+                    embeddings[index],
+                    initial.to(model.device),
+                    steps=model.config.evaluation_steps,
+                    batch=batch,
+                    empty=empty,
+                )
             pixels = (
                 (decode(model, latents, batch) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
             )

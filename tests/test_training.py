@@ -11,11 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file
 
 import rewards
 from base_models import open_base_model
 from base_models.base import ADAPTER_FILE
+from methods.sde import flow_sde_step
 from rewards.base import RewardError
 from training import data
 from training.configuration import load_run
@@ -94,7 +96,7 @@ def test_micro_batches_change_nothing(tmp_path):
         trainer._last = {}
         trajectories, index, images = trainer.rollout(1)
         prepared = trainer.method.prepare(trainer.evaluate_rollout(index, images, 1))
-        rows = rows_of(torch.arange(len(index)), torch.tensor([0, 2, 5]))
+        rows = rows_of(torch.arange(len(index)), torch.tensor([0, 1, 2]))
         terms = accumulate_gradients(
             trainer.model,
             trainer.method,
@@ -106,6 +108,7 @@ def test_micro_batches_change_nothing(tmp_path):
             sde="flow_sde",
             noise_level=0.7,
             micro_batch=micro_batch,
+            on_policy=True,
         )
         gradients.append((terms, {k: p.grad.clone() for k, p in trainer.parameters.items()}))
     (first, a), (second, b) = gradients
@@ -114,25 +117,50 @@ def test_micro_batches_change_nothing(tmp_path):
         assert torch.allclose(a[key], b[key], atol=1e-6, rtol=1e-3), key
 
 
-def test_rollout_and_update_agree_on_the_log_probability(model):
+@pytest.fixture
+def trajectories(model):
     prompts = model.encode_prompts(["three red circles", 'a red sign "K7"'])
     initial = noise((2, *model.latent_shape), generator("test"), model.device)
-    t = sample_trajectories(
-        model, prompts, initial, steps=5, sde="flow_sde", noise_level=0.7, rng=generator("x"), batch=2
-    )
-    from methods.sde import flow_sde_step
+    settings = dict(steps=5, sde="flow_sde", noise_level=0.7, stochastic=range(1, 3), batch=2)
+    return prompts, sample_trajectories(model, prompts, initial, rng=generator("x"), **settings)
 
+
+def test_rollout_and_update_agree_on_the_log_probability(model, trajectories):
+    prompts, t = trajectories
     v = model.velocity(t.latents[2], t.sigmas[2].expand(2), prompts)
     again = flow_sde_step(
-        v,
-        t.latents[2],
-        t.sigmas[2],
-        t.sigmas[3],
-        sigma_second=t.sigmas[1],
-        noise_level=0.7,
-        x_next=t.latents[3],
+        v, t.latents[2], t.sigmas[2], t.sigmas[3], sigma_second=t.sigmas[1], noise_level=0.7, x_next=t.latents[3]
     )
     assert torch.equal(again.log_prob, t.log_probs[2])
+
+
+def test_steps_outside_the_window_are_those_of_the_ode(model, trajectories):
+    prompts, t = trajectories
+    for i in (0, 3, 4):
+        v = model.velocity(t.latents[i], t.sigmas[i].expand(2), prompts)
+        assert torch.allclose(t.latents[i + 1], t.latents[i] + (t.sigmas[i + 1] - t.sigmas[i]) * v, atol=1e-6)
+        assert not t.log_probs[i].any()
+
+
+def test_the_sampling_copy_follows_the_policy(model):
+    prompts = model.encode_prompts(["three red circles"])
+    x, sigma = noise((1, *model.latent_shape), generator("copy"), model.device), torch.tensor([0.7])
+    before = {k: p.detach().clone() for k, p in model.adapter_parameters().items()}
+    try:
+        with torch.no_grad():
+            for spread in (0.0, 0.05):
+                for key, parameter in model.adapter_parameters().items():
+                    if "lora_B" in key:
+                        parameter.normal_(0, spread, generator=generator(key))
+                exact = model.velocity(x, sigma, prompts)
+                with model.sampling():
+                    assert model.dtype == torch.bfloat16
+                    rounded = model.velocity(x, sigma, prompts)
+                assert (exact - rounded).abs().mean() < 0.02 * exact.abs().mean()
+    finally:
+        with torch.no_grad():
+            for key, parameter in model.adapter_parameters().items():
+                parameter.copy_(before[key])
 
 
 def test_a_killed_job_resumes_bit_for_bit(tmp_path):
@@ -165,8 +193,6 @@ def test_the_saved_adapter_loads_in_plain_diffusers_and_changes_the_images(tmp_p
     folder = make_run(tmp_path, "grpo", learning_rate=3e-3)
     trainer = Trainer(load_run(folder), folder)
     trainer.run()
-    from diffusers import StableDiffusion3Pipeline
-
     pipeline = StableDiffusion3Pipeline.from_pretrained(
         "resources/tiny-sd3", text_encoder_3=None, tokenizer_3=None
     )

@@ -32,6 +32,8 @@ class TrainingConfig(_Settings):
     trained_steps: int = Field(ge=1, description="denoising steps per image that enter the loss")
     sde: Literal[tuple(STEPS)] = "flow_sde"  # type: ignore[valid-type]
     noise_level: float = Field(gt=0)
+    sde_first: int = Field(ge=0, description="first stochastic denoising step; the steps outside are an ODE")
+    sde_steps: int = Field(ge=1, description="number of stochastic denoising steps")
     same_initial_noise: bool = Field(description="all images of a group start from one noise")
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)

@@ -138,10 +138,20 @@ def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> R
         layers["iterations"] = 0  # the untrained base model stays untrained in every preset
     where = f"training settings of {task}/{method} (config/tasks, config/methods and the main config)"
     training = parse(TrainingConfig, layers, where)
-    if training.trained_steps > base_config.rollout_steps:
+    if training.sde_first + training.sde_steps >= base_config.rollout_steps:
+        # The last step's noise is almost nil: its log-probability is all gradient and no exploration.
         raise ConfigError(
-            f"{where}: key 'trained_steps' is {training.trained_steps}, "
-            f"but {base} takes {base_config.rollout_steps} denoising steps"
+            f"{where}: keys 'sde_first' + 'sde_steps' are {training.sde_first + training.sde_steps}; "
+            f"{base} takes {base_config.rollout_steps} denoising steps, of which the last stays deterministic"
+        )
+    if training.trained_steps > training.sde_steps:
+        raise ConfigError(
+            f"{where}: key 'trained_steps' is {training.trained_steps}, but 'sde_steps' is {training.sde_steps}"
+        )
+    if base_config.sampling_dtype and training.gradient_steps > 1:
+        raise ConfigError(
+            f"{where}: key 'gradient_steps' is {training.gradient_steps}; with sampling_dtype (in "
+            f"config/base_models/{base}.yaml) only the first step after a rollout has old log-probabilities"
         )
     algorithm = methods.get(method_file.algorithm)
     parameters = algorithm.Config(**method_file.parameters)

@@ -39,33 +39,33 @@ def sample_trajectories(
     steps: int,
     sde: str,
     noise_level: float,
+    stochastic: range,
     rng: torch.Generator,
     batch: int,
     empty: Prompts | None = None,
 ) -> Trajectories:
-    """Roll the policy out from ``initial`` (N, ...) with an SDE of ``methods.sde``."""
+    """Roll the policy out from ``initial`` (N, ...): an SDE of ``methods.sde`` on the ``stochastic`` steps,
+    the Euler step of the ODE on the others, whose log-probability is stored as 0."""
     sigmas = model.sigmas(steps).to(model.device)
     step = STEPS[sde]
     latents, means, log_probs = [initial], [], []
     for i in range(steps):
-        x, eps = latents[-1], noise(tuple(initial.shape), rng, model.device)
-        parts = []
-        for rows in torch.arange(len(x)).split(batch):
-            v = model.velocity(x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty)
-            parts.append(
-                step(
-                    v,
-                    x[rows],
-                    sigmas[i],
-                    sigmas[i + 1],
-                    sigma_second=sigmas[1],
-                    noise_level=noise_level,
-                    noise=eps[rows],
-                )
+        x = latents[-1]
+        chunks = torch.arange(len(x)).split(batch)
+        velocities = [model.velocity(x[c], sigmas[i].expand(len(c)), prompts[c], empty) for c in chunks]
+        v = torch.cat(velocities)
+        if i in stochastic:
+            eps = noise(tuple(initial.shape), rng, model.device)
+            taken = step(
+                v, x, sigmas[i], sigmas[i + 1], sigma_second=sigmas[1], noise_level=noise_level, noise=eps
             )
-        latents.append(torch.cat([p.x_next for p in parts]))
-        means.append(torch.cat([p.mean for p in parts]))
-        log_probs.append(torch.cat([p.log_prob for p in parts]))
+            latents.append(taken.x_next)
+            means.append(taken.mean)
+            log_probs.append(taken.log_prob)
+        else:
+            latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
+            means.append(latents[-1])
+            log_probs.append(torch.zeros(len(x), device=x.device))
     return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas)
 
 

@@ -44,6 +44,7 @@ class Trainer:
             self.model.add_adapter(REFERENCE)
             self.model.copy_adapter(POLICY, REFERENCE)
             self.model.transformer.set_adapter(POLICY)
+        self.stochastic = range(settings.sde_first, settings.sde_first + settings.sde_steps)
         self.parameters = self.model.adapter_parameters(POLICY)
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(
@@ -73,17 +74,19 @@ class Trainer:
             initial = noise((len(drawn), *shape), rng, self.model.device).repeat_interleave(c.group_size, 0)
         else:
             initial = noise((len(index), *shape), rng, self.model.device)
-        trajectories = sample_trajectories(
-            self.model,
-            self.prompts.embeddings[index],
-            initial,
-            steps=self.model.config.rollout_steps,
-            sde=c.sde,
-            noise_level=c.noise_level,
-            rng=rng,
-            batch=c.micro_batch,
-            empty=self.prompts.empty,
-        )
+        with self.model.sampling():
+            trajectories = sample_trajectories(
+                self.model,
+                self.prompts.embeddings[index],
+                initial,
+                steps=self.model.config.rollout_steps,
+                sde=c.sde,
+                noise_level=c.noise_level,
+                stochastic=self.stochastic,
+                rng=rng,
+                batch=c.micro_batch,
+                empty=self.prompts.empty,
+            )
         images = decode(self.model, trajectories.latents[-1], c.micro_batch)
         self.images += len(images)
         return trajectories, index, images
@@ -112,9 +115,8 @@ class Trainer:
     def rows(self, trajectories: Trajectories, index: torch.Tensor, part: torch.Tensor, rng) -> Rows:
         """Rows of one gradient step: ``part`` of the images at a random subset of the denoising steps."""
         c = self.config.training
-        steps = len(trajectories.sigmas) - 1
-        # The last step's noise is almost nil, so its log-probability is all gradient and no exploration.
-        chosen = torch.randperm(max(steps - 1, 1), generator=rng)[: c.trained_steps].sort().values
+        window = torch.tensor(self.stochastic)
+        chosen = window[torch.randperm(len(window), generator=rng)[: c.trained_steps]].sort().values
         rows = rows_of(part, chosen)
         if self.data is not None:
             count = max(1, round(c.data_share * len(rows.image)))
@@ -135,7 +137,7 @@ class Trainer:
         rng = generator("update", self.config.seed, iteration)
         order = torch.randperm(len(index), generator=rng)
         advantages = prepared.advantages.float().to(self.model.device)
-        for part in order.chunk(c.gradient_steps):
+        for number, part in enumerate(order.chunk(c.gradient_steps)):
             self.optimizer.zero_grad(set_to_none=True)
             terms = accumulate_gradients(
                 self.model,
@@ -149,6 +151,7 @@ class Trainer:
                 noise_level=c.noise_level,
                 micro_batch=c.micro_batch,
                 empty=self.prompts.empty,
+                on_policy=number == 0,
             )
             norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.max_grad_norm)
             self.optimizer.step()

@@ -60,8 +60,13 @@ def accumulate_gradients(
     noise_level: float,
     micro_batch: int,
     empty: Prompts | None = None,
+    on_policy: bool = False,
 ) -> dict[str, float]:
-    """Backward over all rows; gradients add up to those of one big batch. Returns the summed terms."""
+    """Backward over all rows; gradients add up to those of one big batch. Returns the summed terms.
+
+    ``on_policy``: the policy has not moved since the rollout. Its own mean and log-probability are then
+    the old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout.
+    """
     needs, sigmas = method.needs, trajectories.sigmas
     gated_rows = int(gate[rows.image].sum())
     data_count = 0 if rows.data_rows is None else len(rows.data_rows)
@@ -114,8 +119,8 @@ def accumulate_gradients(
             mean=now.mean,
             std=now.std,
             log_prob=now.log_prob,
-            old_mean=trajectories.means[step, image],
-            old_log_prob=trajectories.log_probs[step, image],
+            old_mean=now.mean.detach() if on_policy else trajectories.means[step, image],
+            old_log_prob=now.log_prob.detach() if on_policy else trajectories.log_probs[step, image],
             advantages=advantages[image],
             gate=gated,
             rows=len(rows.image),

@@ -9,16 +9,31 @@ rule pretrain_base:
         "python -m base_models.pretraining --out {output} --threads {threads} 2> >(tee {log} >&2)"
 
 
-rule pretrain_scorers:
+rule generate:
+    # What one of the preference models learns from besides drawn scenes.
     input:
         "results/rebuild/tiny-sd3",
+    output:
+        "results/rebuild/generated.npz",
+    log:
+        "logs/rebuild/generated.log",
+    threads: workflow.cores
+    shell:
+        "python -m rewards.pretraining.generate --base {input} --out {output} --threads {threads} 2> {log}"
+
+
+rule pretrain_scorers:
+    input:
+        base="results/rebuild/tiny-sd3",
+        generated="results/rebuild/generated.npz",
     output:
         directory("results/rebuild/scorers"),
     log:
         "logs/rebuild/scorers.log",
     threads: workflow.cores
     shell:
-        "python -m rewards.pretraining --base {input} --out {output} --threads {threads} 2> >(tee {log} >&2)"
+        "python -m rewards.pretraining --autoencoder {input.base}/vae --generated {input.generated}"
+        " --out {output} --threads {threads} 2> >(tee {log} >&2)"
 
 
 rule rebuild_base:

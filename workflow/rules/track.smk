@@ -5,7 +5,7 @@ rule mlflow_init:
     log:
         "logs/mlflow/init.log",
     shell:
-        "python -m evaluation.tracking init 2> {log}"
+        "python -m evaluation.tracking init > {log} 2>&1"
 
 
 rule log_run:
@@ -17,7 +17,7 @@ rule log_run:
     log:
         "logs/mlflow/{run}.log",
     shell:
-        "python -m evaluation.tracking log results/runs/{wildcards.run} --done {output} 2> {log}"
+        "python -m evaluation.tracking log results/runs/{wildcards.run} --done {output} > {log} 2>&1"
 
 
 rule mlflow:
