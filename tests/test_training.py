@@ -93,7 +93,6 @@ def test_micro_batches_change_nothing(tmp_path):
     gradients = []
     for micro_batch in (64, 5):
         trainer = Trainer(config, tmp_path)
-        trainer._last = {}
         trajectories, index, images = trainer.rollout(1)
         prepared = trainer.method.prepare(trainer.evaluate_rollout(index, images, 1))
         rows = rows_of(torch.arange(len(index)), torch.tensor([0, 1, 2]))
@@ -129,7 +128,13 @@ def test_rollout_and_update_agree_on_the_log_probability(model, trajectories):
     prompts, t = trajectories
     v = model.velocity(t.latents[2], t.sigmas[2].expand(2), prompts)
     again = flow_sde_step(
-        v, t.latents[2], t.sigmas[2], t.sigmas[3], sigma_second=t.sigmas[1], noise_level=0.7, x_next=t.latents[3]
+        v,
+        t.latents[2],
+        t.sigmas[2],
+        t.sigmas[3],
+        sigma_second=t.sigmas[1],
+        noise_level=0.7,
+        x_next=t.latents[3],
     )
     assert torch.equal(again.log_prob, t.log_probs[2])
 

@@ -146,7 +146,8 @@ def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> R
         )
     if training.trained_steps > training.sde_steps:
         raise ConfigError(
-            f"{where}: key 'trained_steps' is {training.trained_steps}, but 'sde_steps' is {training.sde_steps}"
+            f"{where}: key 'trained_steps' is {training.trained_steps}, "
+            f"but 'sde_steps' is {training.sde_steps}"
         )
     if base_config.sampling_dtype and training.gradient_steps > 1:
         raise ConfigError(

@@ -7,19 +7,19 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 
 import methods
 import rewards
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, POLICY
+from base_models.base import POLICY
 from rewards.features import get_features
 from training import checkpoint, provenance
 from training.configuration import RunConfig
 from training.data import DataSet
 from training.files import replacing, write_json
+from training.history import History
 from training.prompts import PromptSet
 from training.rollout import Trajectories, decode, noise, sample_trajectories
 from training.seeding import generator, seed_of
@@ -50,7 +50,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.history: list[tuple[int, str, float]] = []
+        self.history = History()
         self.iteration, self.gradient_steps, self.images, self.reward_calls = 0, 0, 0, 0
         self.wall, self.cpu = 0.0, 0.0
         if settings.iterations:
@@ -98,13 +98,14 @@ class Trainer:
         proxy = self.proxy(images, texts, metadata)
         auxiliary = [r(images, texts, metadata) for r in self.auxiliary]
         self.reward_calls += len(images) * (1 + len(auxiliary))
-        self.log(iteration, "reward/proxy_mean", proxy.mean())
-        self.log(iteration, "reward/proxy_std", proxy.std(correction=0))
+        self.history.add(iteration, "reward/proxy_mean", proxy.mean())
+        self.history.add(iteration, "reward/proxy_std", proxy.std(correction=0))
         for reward, scores in zip(self.auxiliary, auxiliary, strict=True):
-            self.log(iteration, f"reward/{reward.name}_mean", scores.mean())
+            self.history.add(iteration, f"reward/{reward.name}_mean", scores.mean())
         if iteration % self.config.training.monitor_every == 0:
             for reward in self.monitor:
-                self.log(iteration, f"reward/{reward.name}_mean", reward(images, texts, metadata).mean())
+                scores = reward(images, texts, metadata)
+                self.history.add(iteration, f"reward/{reward.name}_mean", scores.mean())
         return methods.Rollout(
             rewards=proxy,
             groups=index,
@@ -158,30 +159,17 @@ class Trainer:
             self.gradient_steps += 1
             if self.method.after_update(terms):
                 self.model.copy_adapter(POLICY, REFERENCE)
-                self.log(iteration, "train/reference_reset", 1.0)
+                self.history.add(iteration, "train/reference_reset", 1.0)
             for name, value in {**terms, "gradient_norm": norm}.items():
-                self.log(iteration, f"train/{name}", value / c.gradient_steps)
+                self.history.add(iteration, f"train/{name}", value / c.gradient_steps)
         with torch.no_grad():
             for key, value in self.average.items():
                 value.lerp_(self.parameters[key].detach(), 1 - c.ema_decay)
 
     # --- the run ---------------------------------------------------------------------------------
 
-    def log(self, iteration: int, name: str, value) -> None:
-        """One number of the history; a second one of the same name in an iteration is added to the first."""
-        value = float(value)
-        if self.history and (last := self._last.get(name)) is not None and self.history[last][0] == iteration:
-            value += self.history[last][2]
-            self.history[last] = (iteration, name, value)
-            return
-        self._last[name] = len(self.history)
-        self.history.append((iteration, name, value))
-
-    _last: dict[str, int]
-
     def run(self) -> None:
         c = self.config.training
-        self._last = {}
         self.resume()
         bar = tqdm(
             range(self.iteration + 1, c.iterations + 1),
@@ -195,10 +183,11 @@ class Trainer:
             trajectories, index, images = self.rollout(iteration)
             prepared = self.method.prepare(self.evaluate_rollout(index, images, iteration))
             for name, value in prepared.metrics.items():
-                self.log(iteration, f"train/{name}", value)
+                self.history.add(iteration, f"train/{name}", value)
             self.update(trajectories, index, prepared, iteration)
             self.iteration = iteration
-            bar.set_postfix(proxy=f"{self.history[self._last['reward/proxy_mean']][2]:.3f}", refresh=False)
+            proxy = self.history.value(iteration, "reward/proxy_mean")
+            bar.set_postfix(proxy=f"{proxy:.3f}", refresh=False)
             if iteration in self.config.snapshots:
                 self.save_adapter(self.folder / "snapshots" / f"step_{iteration:06d}")
             if iteration % c.checkpoint_every == 0 and iteration < c.iterations:
@@ -231,7 +220,7 @@ class Trainer:
             "hash": self.config.hash,
             "iteration": self.iteration,
             "method": self.method.state_dict(),
-            "history": self.history,
+            "history": self.history.rows,
             "counts": [self.gradient_steps, self.images, self.reward_calls],
             "costs": self.costs(),
         }
@@ -256,18 +245,14 @@ class Trainer:
                 parameter.copy_(tensors[f"reference.{key}"])
         self.method.load_state_dict(numbers["method"])
         self.iteration = numbers["iteration"]
-        self.history = [tuple(row) for row in numbers["history"]]
-        self._last = {name: i for i, (_, name, _) in enumerate(self.history)}
+        self.history = History(numbers["history"])
         self.gradient_steps, self.images, self.reward_calls = numbers["counts"]
         self.wall, self.cpu = numbers["costs"]["wall"], numbers["costs"]["cpu"]
 
     def finish(self) -> None:
         """Adapter and history first; provenance last, as the mark of a finished run."""
         self.save_adapter(self.folder / "adapter")
-        table = pd.DataFrame(self.history, columns=["step", "name", "value"])
-        table = table.astype({"step": "int64", "name": "str", "value": "float64"})
-        with replacing(self.folder / "history.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
+        self.history.save(self.folder / "history.parquet")
         costs = self.costs()
         write_json(
             self.folder / "provenance.json",
@@ -289,6 +274,3 @@ class Trainer:
                 "iterations": self.iteration,
             },
         )
-
-
-__all__ = ["ADAPTER_FILE", "Trainer"]
