@@ -41,7 +41,8 @@ class BaseModelConfig(PydanticModel):
     without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     sampling_dtype: Literal["bfloat16", "float16"] | None = Field(
-        None, description="sample from a copy of the transformer in this precision, LoRA merged; null: no copy"
+        None,
+        description="sample from a copy of the transformer in this precision, LoRA merged; null: no copy",
     )
     image_size: int = Field(gt=0, description="pixels")
     max_sequence_length: int = Field(gt=0, description="T5 tokens")

@@ -21,9 +21,9 @@ rule train:
 rule data:
     # Latents for DDRL: samples of the frozen base model, or encoded scenes.
     output:
-        "results/data/{base}__{task}__{kind}{count}.safetensors",
+        "results/data/{base}__{task}__{kind}{per_prompt}.safetensors",
     log:
-        "logs/data/{base}__{task}__{kind}{count}.log",
+        "logs/data/{base}__{task}__{kind}{per_prompt}.log",
     threads: 1
     resources:
         mem_mb=1500,
@@ -31,4 +31,4 @@ rule data:
         identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task),
     shell:
         "python -m training data --base {wildcards.base} --task {wildcards.task} --kind {wildcards.kind}"
-        " --per-prompt {wildcards.count} --out {output} --threads {threads} 2> {log}"
+        " --per-prompt {wildcards.per_prompt} --out {output} --threads {threads} 2> {log}"

@@ -1,0 +1,20 @@
+"""GenEval's graded score, the reward that training sees; the rules stand in ``rewards/geneval.py``."""
+
+from __future__ import annotations
+
+from rewards.base import Reward
+from rewards.geneval import check_include, score_images
+
+
+class GenEvalPartial(Reward):
+    name = "geneval_partial"
+    scale = "at most 1; 1 when all is right, below 0 possible for a large surplus of objects"
+    licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
+    expected_base = 0.75
+
+    def score(self, images, prompts, metadata):
+        return score_images(images, metadata, "partial")
+
+    @classmethod
+    def check_prompts(cls, metadata):
+        check_include(metadata)

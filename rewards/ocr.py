@@ -1,0 +1,98 @@
+"""OCR reward: can the quoted word of the prompt be read in the image?
+
+The rule is that of the public implementations (Flow-GRPO, GARDO): see ``ocr_reward``. The recogniser is
+PP-OCRv4 as shipped in rapidocr-onnxruntime. In place of a text detector, which needs larger images, a
+rule crops to the pastel sign; where there is none, the whole image is read.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rewards.base import Reward
+
+_QUOTED = re.compile(r'"([^"]+)"')
+_UPSCALE = 3
+_SIGN_CHROMA = 0.15  # pastel signs have a chroma of 0.36, backgrounds 0
+
+
+def target_text(prompt: str) -> str:
+    """The text between the first pair of double quotes. Raises ``ValueError`` where there is none."""
+    match = _QUOTED.search(prompt)
+    if match is None or not match.group(1).strip():
+        raise ValueError(f'the ocr reward needs a word in double quotes ("...") in the prompt {prompt!r}')
+    return match.group(1)
+
+
+def ocr_reward(prompt: str, recognised: str) -> float:
+    """max(1 - N_e / N_ref, 0) with a substring shortcut, in [0, 1] (flow_grpo ``ocr.py``).
+
+    Spaces are removed and letters lower-cased on both sides. The distance is 0 where the target is a
+    substring of what was read, else the Levenshtein distance, capped at the target's length.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    target = target_text(prompt).replace(" ", "").lower()
+    read = recognised.replace(" ", "").lower()
+    distance = 0 if target in read else min(Levenshtein.distance(read, target), len(target))
+    return 1 - distance / len(target)
+
+
+def crop_to_sign(image: np.ndarray) -> np.ndarray:
+    """The bounding box of coloured pixels, or the whole image. uint8 (H, W, 3) -> uint8 (h, w, 3)."""
+    wide = image.astype(np.int16)
+    colored = (wide.max(-1) - wide.min(-1)) > _SIGN_CHROMA * 255
+    rows, columns = np.flatnonzero(colored.sum(1) >= 6), np.flatnonzero(colored.sum(0) >= 4)
+    if len(rows) < 6 or len(columns) < 6:
+        return image
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+class OCR(Reward):
+    name = "ocr"
+    scale = "0 to 1: 1 - edit distance / length of the quoted word"
+    licence = "rule: MIT (Flow-GRPO); PP-OCRv4 and rapidocr-onnxruntime: Apache-2.0"
+    expected_base = 0.55
+
+    def __init__(self):
+        import rapidocr_onnxruntime
+        from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
+
+        model = Path(rapidocr_onnxruntime.__file__).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
+        self.recogniser = TextRecognizer(
+            {
+                "model_path": str(model),
+                "rec_batch_num": 16,
+                "rec_img_shape": [3, 48, 80],
+                "intra_op_num_threads": torch.get_num_threads(),
+                "inter_op_num_threads": 1,
+                "use_cuda": False,
+                "use_dml": False,
+            }
+        )
+
+    def read(self, images: torch.Tensor) -> list[str]:
+        """Recognised text of float images (N, 3, H, W) in [0, 1]."""
+        import cv2
+
+        pixels = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        crops = []
+        for image in pixels:
+            grey = crop_to_sign(image).astype(np.float32).mean(-1, keepdims=True)
+            crop = np.repeat(grey, 3, axis=2).astype(np.uint8)
+            crops.append(cv2.resize(crop, None, fx=_UPSCALE, fy=_UPSCALE, interpolation=cv2.INTER_CUBIC))
+        results, _ = self.recogniser(crops)
+        return [text for text, _ in results]
+
+    def score(self, images, prompts, metadata):
+        texts = self.read(images)
+        return torch.tensor([ocr_reward(p, t) for p, t in zip(prompts, texts, strict=True)])
+
+    @classmethod
+    def check_prompts(cls, metadata):
+        for prompt in metadata:
+            target_text(prompt["prompt"])

@@ -1,0 +1,31 @@
+"""``python -m rewards.pretraining.install``: put rebuilt weights into resources/, record checksums."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from rewards.weights import RESOURCES, write_checksums
+from scenes import prompts
+from training.files import replacing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m rewards.pretraining.install", description=__doc__)
+    parser.add_argument("--base", type=Path, help="folder of the tiny pipeline")
+    parser.add_argument("--scorers", type=Path, help="folder of the learned scorers")
+    arguments = parser.parse_args()
+    for source, target in (
+        (arguments.base, RESOURCES / "tiny-sd3"),
+        (arguments.scorers, RESOURCES / "scorers"),
+    ):
+        if source is not None:
+            with replacing(target) as temporary:
+                shutil.copytree(source, temporary)
+    prompts.write(RESOURCES / "prompts")
+    print(write_checksums(RESOURCES))
+
+
+if __name__ == "__main__":
+    main()
