@@ -43,8 +43,8 @@ class Reward(ABC):
             float32 (N,).
         """
 
-    @classmethod
-    def check_prompts(cls, metadata: list[dict]) -> None:  # noqa: B027
+    @classmethod  # noqa: B027
+    def check_prompts(cls, metadata: list[dict]) -> None:
         """Raise ``ValueError`` for a prompt this reward cannot score. Called before any job starts."""
 
     def __call__(self, images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> torch.Tensor:
