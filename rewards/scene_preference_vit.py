@@ -10,9 +10,7 @@ from rewards.weights import load_weights
 
 class ScenePreferenceViT(Reward):
     name = "scene_preference_vit"
-    scale = (
-        "logit, unbounded: 1 more is preferred with odds e : 1; clean scenes with their caption have mean 0"
-    )
+    scale = "logit, unbounded, of arbitrary zero: 1 more is preferred with odds e : 1"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_preference_vit.safetensors",)
 

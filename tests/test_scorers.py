@@ -187,7 +187,7 @@ def test_shipped_weights_match_their_checksums():
         *SceneEncoder.weights
     ]
     weights.verify(weights.RESOURCES, names)
-    assert sum((weights.RESOURCES / name).stat().st_size for name in names) <= 6e6
+    assert sum((weights.RESOURCES / name).stat().st_size for name in names) <= 6 * 2**20
 
 
 def test_checksums_follow_sha256sum(resources):

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from tqdm import trange
 
-from rewards.networks import in_chunks
 from rewards.pretraining import data
 from rewards.pretraining.corruptions import corrupt
 
@@ -99,11 +98,3 @@ def preference_loss(
     wrong_captions = (image[:, None] * wrong).sum(-1) + high[:, None]
     ruined = (embedding[count:] * right[: len(worse)]).sum(1, keepdim=True) + quality[count:, None]
     return chosen(own, others, wrong_captions) + chosen(own, others.T) + chosen(own[: len(worse)], ruined)
-
-
-def centre(model: nn.Module, scenes: Scenes, n: int = 2000) -> nn.Module:
-    """Shift the logits, of which only differences are learnt: clean scenes with their captions get mean 0."""
-    n = min(n, len(scenes.images))
-    ids = scenes.captions.right(torch.arange(n))
-    model.quality.bias -= in_chunks(model, data.to_float(scenes.images[:n]), ids).mean()
-    return model

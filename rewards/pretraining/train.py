@@ -15,7 +15,6 @@ from rewards.pretraining.corruptions import corrupt
 from rewards.pretraining.fitting import (
     WRONG,
     Scenes,
-    centre,
     chosen,
     fit,
     mostly_clean,
@@ -28,16 +27,15 @@ from rewards.scene_preference import PreferenceModel
 from rewards.scene_text_score import ContrastiveModel
 
 SCENES, SEED = 30_000, 1_000_000
-VIT_SCENES, VIT_SEED = 30_000, 2_000_000  # another range of scene seeds
+VIT_SCENES, VIT_SEED = 24_000, 2_000_000  # another range of scene seeds
 DECODED_SCENES = 3_000
 STEPS = {
     "scene_aesthetic": 400,
     "scene_preference": 2300,
     "scene_text_score": 2200,
-    "scene_preference_vit": 3200,
+    "scene_preference_vit": 2800,
     "scene_encoder": 350,
 }
-GENERATED_WEIGHT = 0.3  # noisy ranks of a few thousand images must not drown the exact ones
 
 
 def train_aesthetic(scenes: Scenes, steps: int, batch: int = 160) -> nn.Module:
@@ -63,7 +61,7 @@ def train_preference(scenes: Scenes, steps: int, batch: int = 48) -> nn.Module:
         worse = corrupt(images[: batch // 2], uniform(batch // 2, 0.3, 1, generator), "A", generator)
         return preference_loss(model, scenes.captions, index, better, worse, generator)
 
-    return centre(fit(model, steps, 3e-3, "scene_preference", loss), scenes)
+    return fit(model, steps, 3e-3, "scene_preference", loss)
 
 
 def train_text_score(scenes: Scenes, steps: int, batch: int = 48) -> nn.Module:
@@ -125,12 +123,12 @@ def train_preference_vit(
         worse[::8] = data.to_float(noisy[index[:half:8]])
         total = preference_loss(model, scenes.captions, index, better, worse, generator)
         if generated is not None:
-            pair = pairs[torch.randint(len(pairs), (batch // 8,), generator=generator)].T.flatten()
+            pair = pairs[torch.randint(len(pairs), (quarter,), generator=generator)].T.flatten()
             won, lost = model(data.to_float(samples[pair]), sample_ids[pair]).chunk(2)
-            total = total + GENERATED_WEIGHT * chosen(won, lost[:, None])
+            total = total + chosen(won, lost[:, None])
         return total
 
-    return centre(fit(model, steps, 2e-3, "scene_preference_vit", loss), scenes)
+    return fit(model, steps, 2e-3, "scene_preference_vit", loss)
 
 
 def _view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
