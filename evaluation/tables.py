@@ -72,7 +72,8 @@ def _cells(rows: pd.DataFrame, column: Mapping, task: str) -> dict[str, Cell]:
     of_metric = rows[rows["metric"] == column["metric"]]
     values = of_metric["value"] * column.get("scale", 1)
     if "per" in column:
-        values = values / rows.loc[rows["metric"] == column["per"], "value"]
+        divisor = rows.loc[rows["metric"] == column["per"], "value"]
+        values = (values / divisor[divisor != 0]).dropna()  # the base model generates no training image
     if "relative_to" in column:  # by the mean: the costs of one seed under two methods are not a pair
         reference = values[values.index.get_level_values("method") == column["relative_to"]]
         values = values / reference.mean()  # NaN without the reference: the column shows dashes

@@ -310,5 +310,15 @@ def test_the_real_configuration_draws_every_table(tmp_path):
     assert "preference ViT = PickScore" in main and "SD3.5-Medium at 512 px" in main
 
 
+def test_a_cost_per_nothing_is_a_dash(tmp_path):
+    scores = small_scores()
+    nothing = (scores["metric"] == "images") & (scores["method"] == "gated")
+    scores.loc[nothing, "value"] = 0.0  # as the base model, which is never rolled out
+    draw(tmp_path, scores)
+    cost = pd.read_csv(tmp_path / "cost.csv").set_index(["method", "column"])
+    assert cost["mean"].notna()[("plain", "each")]
+    assert not cost["mean"].notna().get(("gated", "each"), False)
+
+
 if __name__ == "__main__":
     draw(GOLDEN)
