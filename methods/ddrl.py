@@ -18,7 +18,7 @@ from pydantic import Field
 
 from methods.advantages import Normalisation, group_advantages
 from methods.base import Method, MethodConfig, Needs, Prepared
-from methods.policy_loss import clipped_policy_loss, clipped_share
+from methods.policy_loss import policy_term
 
 
 class DDRLConfig(MethodConfig):
@@ -62,13 +62,6 @@ class DDRL(Method):
             log_ratio = unnormalised_log_ratio(batch.x_next, batch.mean, batch.old_mean)
         else:
             log_ratio = batch.log_prob - batch.old_log_prob
-        policy = (
-            clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum()
-            / batch.rows
-        )
+        policy, metrics = policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
         data = data_loss(batch.data.velocity, batch.data.x0, batch.data.noise).sum() / batch.data_rows
-        return policy + c.data_beta * data, {
-            "policy_loss": policy.item(),
-            "data_loss": data.item(),
-            "clipped_share": clipped_share(log_ratio, c.clip_range).item() / batch.rows,
-        }
+        return policy + c.data_beta * data, {**metrics, "data_loss": data.item()}

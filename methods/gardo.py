@@ -16,7 +16,7 @@ from methods.advantages import Normalisation, Reading, diversity_aware, group_ad
 from methods.base import Method, MethodConfig, Needs, Prepared
 from methods.diversity import nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
-from methods.policy_loss import clipped_policy_loss, clipped_share, gated_kl, gaussian_kl
+from methods.policy_loss import gated_kl, gaussian_kl, policy_term
 
 
 class GARDOConfig(MethodConfig):
@@ -87,14 +87,7 @@ class GARDO(Method):
     def loss(self, batch):
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        policy = (
-            clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum()
-            / batch.rows
-        )
-        metrics = {
-            "policy_loss": policy.item(),
-            "clipped_share": clipped_share(log_ratio, c.clip_range).item() / batch.rows,
-        }
+        policy, metrics = policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
         if batch.reference_mean is None:
             return policy, {**metrics, "kl_loss": 0.0}
         rows = batch.reference_rows

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from methods.advantages import Normalisation, group_advantages
 from methods.base import Method, MethodConfig, Needs, Prepared
-from methods.policy_loss import clipped_policy_loss, clipped_share, gaussian_kl
+from methods.policy_loss import gaussian_kl, policy_term
 
 
 class GRPOConfig(MethodConfig):
@@ -37,14 +37,7 @@ class GRPO(Method):
     def loss(self, batch):
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        policy = (
-            clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip).sum()
-            / batch.rows
-        )
-        metrics = {
-            "policy_loss": policy.item(),
-            "clipped_share": clipped_share(log_ratio, c.clip_range).item() / batch.rows,
-        }
+        policy, metrics = policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
         if batch.reference_mean is None:
             return policy, metrics
         kl = gaussian_kl(batch.mean, batch.reference_mean, batch.std).sum() / batch.rows

@@ -22,9 +22,16 @@ def clipped_policy_loss(
     return torch.maximum(-a * ratio, -a * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
-def clipped_share(log_ratio: torch.Tensor, clip_range: float) -> torch.Tensor:
-    """Number of rows whose ratio left [1 - eps, 1 + eps]; scalar."""
-    return ((log_ratio.exp() - 1).abs() > clip_range).sum()
+def policy_term(
+    log_ratio: torch.Tensor, advantages: torch.Tensor, rows: int, clip_range: float, advantage_clip: float
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """A micro-batch's share of the mean clipped loss over ``rows`` rows, and what is logged of it.
+
+    ``clipped_share`` counts the rows whose ratio left [1 - eps, 1 + eps].
+    """
+    loss = clipped_policy_loss(log_ratio, advantages, clip_range, advantage_clip).sum() / rows
+    outside = ((log_ratio.exp() - 1).abs() > clip_range).sum()
+    return loss, {"policy_loss": loss.item(), "clipped_share": outside.item() / rows}
 
 
 def gaussian_kl(mean: torch.Tensor, reference_mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
