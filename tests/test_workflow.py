@@ -87,7 +87,7 @@ def test_changed_weights_stop_before_any_job(copy, tmp_path):
     finally:
         path.write_bytes(content)
     output = done.stdout + done.stderr
-    assert done.returncode != 0 and "checksum" in output and path.name in output
+    assert done.returncode != 0 and "expected sha256" in output and path.name in output
 
 
 @pytest.mark.slow
