@@ -6,25 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
-
-def _threads(arguments) -> None:
-    import torch
-
-    torch.set_num_threads(arguments.threads)
-    torch.set_num_interop_threads(1)
+from training.command import run_command, set_threads
 
 
 def _sample(arguments) -> None:
     from evaluation.sample import sample_run
 
-    _threads(arguments)
+    set_threads(arguments.threads)
     sample_run(arguments.folder, arguments.settings, arguments.out, arguments.device)
 
 
 def _score(arguments) -> None:
     from evaluation.score import score_run
 
-    _threads(arguments)
+    set_threads(arguments.threads)
     score_run(arguments.folder, arguments.images, arguments.settings, arguments.out)
 
 
@@ -77,12 +72,7 @@ def main() -> int:
         )
         added.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    try:
-        arguments.call(arguments)
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(arguments)
 
 
 if __name__ == "__main__":

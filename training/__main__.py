@@ -8,11 +8,7 @@ from pathlib import Path
 
 import torch
 
-
-def set_threads(count: int) -> None:
-    """A job uses the threads it is given and no more."""
-    torch.set_num_threads(count)
-    torch.set_num_interop_threads(1)
+from training.command import run_command, set_threads
 
 
 def _run(arguments) -> None:
@@ -64,12 +60,7 @@ def main() -> int:
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     set_threads(arguments.threads)
-    try:
-        arguments.call(arguments)
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,24 @@
+"""What the command lines of training and evaluation share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def set_threads(count: int) -> None:
+    """A job uses the threads it is given and no more."""
+    import torch  # commands that only render do without it
+
+    torch.set_num_threads(count)
+    torch.set_num_interop_threads(1)
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Call ``arguments.call``; an expected error becomes one line and exit status 1."""
+    try:
+        arguments.call(arguments)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
