@@ -54,7 +54,6 @@ class GARDO(Method):
             config.gate_share, config.gate_window, config.controller_reading
         )
         self.steps_since_reset = 0
-        self.resets = 0
 
     @property
     def needs(self):
@@ -77,7 +76,7 @@ class GARDO(Method):
         if not c.gated:
             return Prepared(advantages, torch.ones_like(advantages, dtype=torch.bool), metrics)
         u = uncertainty(rollout.rewards, rollout.auxiliary, c.uncertainty_reading)
-        # The public code averages U over its non-negative part (gardo.md section 3, row 3).
+        # The public code averages U over its non-negative part.
         seen = u if c.controller_reading == "paper" else u[u >= 0]
         share = self.controller.update(seen.mean().item() if len(seen) else 0.0)
         chosen = gate(u, share, c.gate_reading)
@@ -105,19 +104,17 @@ class GARDO(Method):
         )
         if reset:
             self.steps_since_reset = 0
-            self.resets += 1
         return reset
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "controller": self.controller.state_dict(),
             "steps_since_reset": self.steps_since_reset,
-            "resets": self.resets,
         }
 
     def load_state_dict(self, state):
         self.controller.load_state_dict(state["controller"])
-        self.steps_since_reset, self.resets = state["steps_since_reset"], state["resets"]
+        self.steps_since_reset = state["steps_since_reset"]
 
 
 def _rows_of(std: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
