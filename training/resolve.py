@@ -12,6 +12,7 @@ import base_models
 import methods
 import rewards
 from base_models.base import BaseModelConfig
+from rewards.weights import read_checksums
 from scenes.prompts import read as read_prompts
 from training.configuration import (
     ConfigError,
@@ -83,19 +84,18 @@ def load_task(name: str) -> TaskConfig:
                 raise ConfigError(
                     f"{where}: key {key!r} names the reward {reward!r}; valid: {', '.join(rewards.names())}"
                 )
-    prompts = Path(task.prompts)
-    if not prompts.exists():
-        raise ConfigError(f"{where}: key 'prompts': {prompts} does not exist")
+    path = Path(task.prompts)
+    if not path.exists():
+        raise ConfigError(f"{where}: key 'prompts': {path} does not exist")
     try:
-        rewards.get_class(task.proxy).check_prompts(read_prompts(prompts))
+        prompts = read_prompts(path)
+        rewards.get_class(task.proxy).check_prompts(prompts)
     except ValueError as error:
-        raise ConfigError(f"{where}: key 'prompts' ({prompts}): {error}") from None
-    tags = {p["tag"] for p in read_prompts(prompts)}
+        raise ConfigError(f"{where}: key 'prompts' ({path}): {error}") from None
+    tags = {p["tag"] for p in prompts}
     for tag in task.tag_weights:
         if tag not in tags:
-            raise ConfigError(
-                f"{where}: key 'tag_weights.{tag}'; tags in {prompts}: {', '.join(sorted(tags))}"
-            )
+            raise ConfigError(f"{where}: key 'tag_weights.{tag}'; tags in {path}: {', '.join(sorted(tags))}")
     return task
 
 
@@ -113,10 +113,7 @@ def load_method(name: str) -> MethodFile:
 
 def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     """Recorded sha256 of the shipped files that a run reads, from ``resources/SHA256SUMS``."""
-    sums = RESOURCES / "SHA256SUMS"
-    recorded = (
-        dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
-    )
+    recorded = read_checksums(RESOURCES)
     prefixes = (
         [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
     )
