@@ -20,6 +20,7 @@ from methods.advantages import diversity_aware, group_advantages
 from methods.ddrl import data_loss, unnormalised_log_ratio
 from methods.diversity import group_diversity, nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
+from methods.nft_loss import diffusion_nft_loss, velocity_kl
 from methods.policy_loss import clipped_policy_loss, gated_kl, gaussian_kl
 from rewards.ocr import ocr_reward
 
@@ -122,6 +123,14 @@ def ddrl_loss(i: dict) -> dict:
     }
 
 
+def diffusion_nft(i: dict) -> dict:
+    velocity = _tensor(i["velocity"])
+    latents = (_tensor(i[key]) for key in ("old_velocity", "x0", "noise", "t", "advantages"))
+    policy = diffusion_nft_loss(velocity, *latents, i["beta"], i["advantage_clip"]).mean()
+    kl = velocity_kl(velocity, _tensor(i["reference_velocity"])).mean()
+    return {"policy_loss": policy, "kl": kl, "loss": policy + i["kl_coefficient"] * kl}
+
+
 def diversity(i: dict) -> dict:
     per_prompt = group_diversity(_tensor(i["features"]))
     return {"per_prompt": per_prompt, "diversity": per_prompt.mean()}
@@ -136,6 +145,7 @@ FUNCTIONS: dict[str, Callable] = {
     "gate_share_controller": gate_share_controller,
     "clipped_policy_loss": clipped_policy_loss_and_kl,
     "ddrl_loss": ddrl_loss,
+    "diffusion_nft_loss": diffusion_nft,
     "diversity": diversity,
     "ocr_reward": lambda i: {"reward": ocr_reward(i["prompt"], i["recognised"])},
 }
