@@ -135,18 +135,22 @@ class BaseModel(ABC):
         return unconditional + g * (conditional - unconditional)
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
-        """Inside, ``velocity`` runs on the sampling copy with the active policy merged, if there is one.
+    def sampling(self, adapter: str = POLICY) -> Iterator[None]:
+        """Inside, ``velocity`` runs on the sampling copy with ``adapter`` merged, if it exists.
 
         On a processor with bf16 instructions this halves the cost of rollouts; training and its
         log-probabilities stay in ``dtype``.
         """
         if self.config.sampling_dtype is None:
-            yield
+            if adapter == POLICY:
+                yield
+            else:
+                with self.using(adapter):
+                    yield
             return
         if self._sampler is None:
             self._sampler = self._plain_copy().to(getattr(torch, self.config.sampling_dtype))
-        self._merge_into(self._sampler)
+        self._merge_into(self._sampler, adapter)
         live, live_dtype = self.transformer, self.dtype
         self.transformer, self.dtype = self._sampler, getattr(torch, self.config.sampling_dtype)
         try:
@@ -162,11 +166,11 @@ class BaseModel(ABC):
         return plain.requires_grad_(False).eval().to(self.device)
 
     @torch.no_grad()
-    def _merge_into(self, plain: torch.nn.Module) -> None:
-        """Write W + scaling * B A of every LoRA layer of the policy into ``plain``."""
+    def _merge_into(self, plain: torch.nn.Module, adapter: str) -> None:
+        """Write W + scaling * B A of every LoRA layer of the adapter into ``plain``."""
         for name, layer in self.transformer.named_modules():
-            if hasattr(layer, "lora_A") and POLICY in layer.lora_A:
-                weight = layer.base_layer.weight + layer.get_delta_weight(POLICY)
+            if hasattr(layer, "lora_A") and adapter in layer.lora_A:
+                weight = layer.base_layer.weight + layer.get_delta_weight(adapter)
                 plain.get_submodule(name).weight.copy_(weight)
 
     def add_adapter(self, name: str = POLICY) -> None:
@@ -194,11 +198,11 @@ class BaseModel(ABC):
         }
 
     @torch.no_grad()
-    def copy_adapter(self, source: str, target: str) -> None:
-        """Overwrite the weights of ``target`` with those of ``source``."""
+    def copy_adapter(self, source: str, target: str, keep: float = 0.0) -> None:
+        """``target`` <- ``keep`` target + (1 - ``keep``) source, weight by weight."""
         values = self.adapter_parameters(source)
         for key, parameter in self.adapter_parameters(target).items():
-            parameter.copy_(values[key])
+            parameter.lerp_(values[key], 1 - keep)
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[None]:

@@ -9,10 +9,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from methods.base import Batch, DataBatch, Method, MethodConfig, Needs, Rollout
+from methods.base import Batch, DataBatch, ForwardBatch, Method, MethodConfig, Needs, Rollout
 
 # Shared maths and the conformance tool are no methods.
-_NOT_PLUGINS = {"base", "advantages", "conformance", "diversity", "gate", "policy_loss", "sde"}
+_NOT_PLUGINS = {
+    "base",
+    "advantages",
+    "conformance",
+    "diversity",
+    "gate",
+    "policy_loss",
+    "regularisation",
+    "reward_combination",
+    "sde",
+}
 
 
 def names() -> list[str]:
@@ -32,4 +42,4 @@ def get(name: str) -> type[Method]:
     raise ValueError(f"methods/{name}.py holds no Method subclass with name = {name!r}")
 
 
-__all__ = ["Batch", "DataBatch", "Method", "MethodConfig", "Needs", "Rollout", "get", "names"]
+__all__ = ["Batch", "DataBatch", "ForwardBatch", "Method", "MethodConfig", "Needs", "Rollout", "get", "names"]

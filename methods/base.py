@@ -31,6 +31,8 @@ class Needs:
     - ``adaptive_reference``: the reference is a copy of the policy that can be reset; otherwise it is
       the frozen base model.
     - ``data``: batches of data latents with captions.
+    - ``process``: ``reverse`` trains on the denoising steps of a stochastic rollout (``Batch``),
+      ``forward`` on noised final latents of an ODE rollout under the old policy (``ForwardBatch``).
     """
 
     features: bool = False
@@ -38,6 +40,7 @@ class Needs:
     reference: Literal["none", "gated", "all"] = "none"
     adaptive_reference: bool = False
     data: bool = False
+    process: Literal["reverse", "forward"] = "reverse"
 
 
 @dataclass
@@ -94,6 +97,27 @@ class Batch:
 
 
 @dataclass
+class ForwardBatch:
+    """B rows, each one (image, noise share t) pair: x_t = (1 - t) ``x0`` + t ``noise``.
+
+    Velocities (B, ...) of the policy, of the old policy that made ``x0``, and of the reference, the last
+    with one row for each true entry of ``reference_rows``. The rest as in ``Batch``.
+    """
+
+    velocity: torch.Tensor
+    old_velocity: torch.Tensor
+    x0: torch.Tensor
+    noise: torch.Tensor
+    t: torch.Tensor
+    advantages: torch.Tensor
+    gate: torch.Tensor
+    rows: int
+    gated_rows: int
+    reference_rows: torch.Tensor | None = None
+    reference_velocity: torch.Tensor | None = None
+
+
+@dataclass
 class Prepared:
     """What a method makes of a rollout: advantages (N,), gate (N,) bool, numbers worth logging."""
 
@@ -122,12 +146,16 @@ class Method(ABC):
         """Advantages and gate of one rollout. Called once per iteration; may move the method's state."""
 
     @abstractmethod
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: Batch | ForwardBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Scalar loss of a micro-batch and its logged terms; both add up over the gradient step."""
 
     def after_update(self, metrics: dict[str, float]) -> bool:
         """Called after each gradient step with its summed terms. True: the reference becomes the policy."""
         return False
+
+    def old_policy_decay(self, updates: int) -> float:
+        """Share of itself that the old policy keeps after ``updates`` gradient steps (forward process)."""
+        return 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """State that must survive a checkpoint, as JSON types."""

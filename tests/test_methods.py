@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import methods
-from methods import Batch, DataBatch, Rollout
+from methods import Batch, DataBatch, ForwardBatch, Rollout
 from methods.advantages import diversity_aware, group_advantages
 from methods.diversity import group_diversity, nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
@@ -106,7 +106,7 @@ def test_flow_sde_keeps_the_marginals_of_the_ode():
     assert math.isclose(x.std().item(), spread, rel_tol=0.03)
 
 
-def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch:
+def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | ForwardBatch:
     """A batch whose policy means, log-probabilities and data velocities depend on ``parameter``."""
     prepared = method.prepare(rollout)
     torch.manual_seed(1)
@@ -116,7 +116,24 @@ def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch:
     velocity = noise * parameter
     now = STEPS["flow_sde"](velocity, x, 0.7, 0.4, **arguments)
     needs = method.needs
-    rows = prepared.gate if needs.reference == "gated" else torch.full((n,), needs.reference == "all")
+    wanted = prepared.gate if needs.reference == "gated" else torch.full((n,), needs.reference == "all")
+    common = dict(
+        advantages=prepared.advantages.float(),
+        gate=prepared.gate,
+        rows=n,
+        gated_rows=int(prepared.gate.sum()),
+        reference_rows=wanted if wanted.any() else None,
+    )
+    if needs.process == "forward":
+        return ForwardBatch(
+            velocity=velocity,
+            old_velocity=noise,
+            x0=x,
+            noise=noise,
+            t=torch.full((n,), 0.7),
+            reference_velocity=0.9 * noise[wanted] if wanted.any() else None,
+            **common,
+        )
     reference = STEPS["flow_sde"](noise * 0.9, x, 0.7, 0.4, **arguments)
     return Batch(
         x_next=x_next,
@@ -125,14 +142,10 @@ def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch:
         log_prob=now.log_prob,
         old_mean=now.mean.detach(),
         old_log_prob=now.log_prob.detach(),
-        advantages=prepared.advantages.float(),
-        gate=prepared.gate,
-        rows=n,
-        gated_rows=int(prepared.gate.sum()),
-        reference_rows=rows if rows.any() else None,
-        reference_mean=reference.mean[rows] if rows.any() else None,
+        reference_mean=reference.mean[wanted] if wanted.any() else None,
         data=DataBatch(x, noise, noise * parameter) if needs.data else None,
         data_rows=n if needs.data else 0,
+        **common,
     )
 
 
@@ -172,7 +185,7 @@ def test_gardo_resets_its_reference_by_threshold_and_by_time():
     assert method.after_update({"kl_loss": 1.1e-4})
     assert [method.after_update({"kl_loss": 0.0}) for _ in range(3)] == [False, False, True]
     small = algorithm(algorithm.Config(), latent_dimensions=512)
-    assert small.kl_threshold == pytest.approx(1e-4 * 65536 / 512)
+    assert small.regularisation.kl_threshold == pytest.approx(1e-4 * 65536 / 512)
     static = algorithm(algorithm.Config(adaptive_reference=False), latent_dimensions=512)
     assert not static.after_update({"kl_loss": 1e9})
 

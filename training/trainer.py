@@ -21,9 +21,16 @@ from training.data import DataSet
 from training.files import replacing, write_json
 from training.history import History
 from training.prompts import PromptSet
-from training.rollout import Trajectories, decode, noise, sample_trajectories
+from training.rollout import Trajectories, decode, noise, sample_ode, sample_trajectories
 from training.seeding import generator, seed_of
-from training.update import REFERENCE, Rows, accumulate_gradients, rows_of
+from training.update import (
+    OLD,
+    REFERENCE,
+    Rows,
+    accumulate_forward_gradients,
+    accumulate_gradients,
+    rows_of,
+)
 
 
 class Trainer:
@@ -40,11 +47,15 @@ class Trainer:
         self.method = algorithm(algorithm.Config(**config.parameters), latent_dimensions=dimensions)
         self.needs = self.method.needs
         self.model.add_adapter(POLICY)
-        if self.needs.adaptive_reference:
-            self.model.add_adapter(REFERENCE)
-            self.model.copy_adapter(POLICY, REFERENCE)
-            self.model.transformer.set_adapter(POLICY)
+        self.forward = self.needs.process == "forward"
+        self.copies = [REFERENCE] * self.needs.adaptive_reference + [OLD] * self.forward
+        for name in self.copies:
+            self.model.add_adapter(name)
+            self.model.copy_adapter(POLICY, name)
+        self.model.transformer.set_adapter(POLICY)
         self.stochastic = range(settings.sde_first, settings.sde_first + settings.sde_steps)
+        # The steps whose noise shares a method may train on.
+        self.trainable = range(self.model.config.rollout_steps) if self.forward else self.stochastic
         self.parameters = self.model.adapter_parameters(POLICY)
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(
@@ -74,19 +85,28 @@ class Trainer:
             initial = noise((len(drawn), *shape), rng, self.model.device).repeat_interleave(c.group_size, 0)
         else:
             initial = noise((len(index), *shape), rng, self.model.device)
-        with self.model.sampling():
-            trajectories = sample_trajectories(
-                self.model,
-                self.prompts.embeddings[index],
-                initial,
-                steps=self.model.config.rollout_steps,
-                sde=c.sde,
-                noise_level=c.noise_level,
-                stochastic=self.stochastic,
-                rng=rng,
-                batch=c.micro_batch,
-                empty=self.prompts.empty,
-            )
+        common = {
+            "steps": self.model.config.rollout_steps,
+            "batch": c.micro_batch,
+            "empty": self.prompts.empty,
+        }
+        embeddings = self.prompts.embeddings[index]
+        with self.model.sampling(OLD if self.forward else POLICY):
+            if self.forward:
+                latents = sample_ode(self.model, embeddings, initial, **common)
+                sigmas = self.model.sigmas(common["steps"]).to(self.model.device)
+                trajectories = Trajectories(latents[None], latents[:0], latents[:0], sigmas)
+            else:
+                trajectories = sample_trajectories(
+                    self.model,
+                    embeddings,
+                    initial,
+                    sde=c.sde,
+                    noise_level=c.noise_level,
+                    stochastic=self.stochastic,
+                    rng=rng,
+                    **common,
+                )
         images = decode(self.model, trajectories.latents[-1], c.micro_batch)
         self.images += len(images)
         return trajectories, index, images
@@ -116,9 +136,12 @@ class Trainer:
     def rows(self, trajectories: Trajectories, index: torch.Tensor, part: torch.Tensor, rng) -> Rows:
         """Rows of one gradient step: ``part`` of the images at a random subset of the denoising steps."""
         c = self.config.training
-        window = torch.tensor(self.stochastic)
+        window = torch.tensor(self.trainable)
         chosen = window[torch.randperm(len(window), generator=rng)[: c.trained_steps]].sort().values
         rows = rows_of(part, chosen)
+        if self.forward:
+            shape = (len(rows.image), *self.model.latent_shape)
+            rows.noise = noise(shape, rng, self.model.device)
         if self.data is not None:
             count = max(1, round(c.data_share * len(rows.image)))
             rows.data_rows = torch.randperm(len(rows.image), generator=rng)[:count].sort().values
@@ -140,7 +163,7 @@ class Trainer:
         advantages = prepared.advantages.float().to(self.model.device)
         for number, part in enumerate(order.chunk(c.gradient_steps)):
             self.optimizer.zero_grad(set_to_none=True)
-            terms = accumulate_gradients(
+            common = (
                 self.model,
                 self.method,
                 trajectories,
@@ -148,12 +171,13 @@ class Trainer:
                 advantages,
                 prepared.gate.to(self.model.device),
                 self.rows(trajectories, index, part, rng),
-                sde=c.sde,
-                noise_level=c.noise_level,
-                micro_batch=c.micro_batch,
-                empty=self.prompts.empty,
-                on_policy=number == 0,
             )
+            batches = {"micro_batch": c.micro_batch, "empty": self.prompts.empty}
+            if self.forward:
+                terms = accumulate_forward_gradients(*common, **batches)
+            else:
+                steps = {"sde": c.sde, "noise_level": c.noise_level, "on_policy": number == 0}
+                terms = accumulate_gradients(*common, **steps, **batches)
             norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.max_grad_norm)
             self.optimizer.step()
             self.gradient_steps += 1
@@ -162,6 +186,8 @@ class Trainer:
                 self.history.add(iteration, "train/reference_reset", 1.0)
             for name, value in {**terms, "gradient_norm": norm}.items():
                 self.history.add(iteration, f"train/{name}", value / c.gradient_steps)
+        if self.forward:
+            self.model.copy_adapter(POLICY, OLD, keep=self.method.old_policy_decay(self.gradient_steps))
         with torch.no_grad():
             for key, value in self.average.items():
                 value.lerp_(self.parameters[key].detach(), 1 - c.ema_decay)
@@ -209,10 +235,8 @@ class Trainer:
     def save_checkpoint(self) -> None:
         tensors = {f"policy.{k}": p.detach() for k, p in self.parameters.items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        if self.needs.adaptive_reference:
-            tensors |= {
-                f"reference.{k}": p.detach() for k, p in self.model.adapter_parameters(REFERENCE).items()
-            }
+        for name in self.copies:
+            tensors |= {f"{name}.{k}": p.detach() for k, p in self.model.adapter_parameters(name).items()}
         for key, parameter in self.parameters.items():
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}.{key}"] = value
@@ -240,9 +264,9 @@ class Trainer:
             self.average[key].copy_(tensors[f"average.{key}"])
             names = ("step", "exp_avg", "exp_avg_sq")
             self.optimizer.state[parameter] = {n: tensors[f"optimizer.{n}.{key}"] for n in names}
-        if self.needs.adaptive_reference:
-            for key, parameter in self.model.adapter_parameters(REFERENCE).items():
-                parameter.copy_(tensors[f"reference.{key}"])
+        for name in self.copies:
+            for key, parameter in self.model.adapter_parameters(name).items():
+                parameter.copy_(tensors[f"{name}.{key}"])
         self.method.load_state_dict(numbers["method"])
         self.iteration = numbers["iteration"]
         self.history = History(numbers["history"])

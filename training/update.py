@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from base_models.base import BaseModel, Prompts
-from methods import Batch, DataBatch, Method
+from methods import Batch, DataBatch, ForwardBatch, Method
 from methods.sde import STEPS
 from training.rollout import Trajectories
 
 REFERENCE = "reference"
+OLD = "old"  # the policy that makes the images of a forward-process method
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Rows:
     """R (image, step) pairs of one gradient step, and where data rows stand beside them.
 
     ``image`` and ``step`` are long (R,); ``data_rows`` are positions in 0..R-1 that carry a data latent
-    (the same prompt and sigma), ``data_x0`` and ``data_noise`` (M, ...) their values.
+    (the same prompt and sigma), ``data_x0`` and ``data_noise`` (M, ...) their values. ``noise`` (R, ...)
+    noises the final latents of a forward-process method.
     """
 
     image: torch.Tensor
@@ -27,11 +29,21 @@ class Rows:
     data_rows: torch.Tensor | None = None
     data_x0: torch.Tensor | None = None
     data_noise: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
 
 
 def rows_of(images: torch.Tensor, steps: torch.Tensor) -> Rows:
     """All pairs of the images and the trained steps, step by step."""
     return Rows(images.repeat(len(steps)), steps.repeat_interleave(len(images)))
+
+
+def _referenced(reference: str, gated: torch.Tensor) -> torch.Tensor:
+    return gated if reference == "gated" else torch.full_like(gated, reference == "all")
+
+
+def _add(totals: dict[str, float], terms: dict[str, float]) -> None:
+    for key, value in terms.items():
+        totals[key] = totals.get(key, 0.0) + value
 
 
 @torch.no_grad()
@@ -87,7 +99,7 @@ def accumulate_gradients(
                 x_next=x_next[keep],
             )
 
-        wanted = gated if needs.reference == "gated" else torch.full_like(gated, needs.reference == "all")
+        wanted = _referenced(needs.reference, gated)
         reference_mean = None
         if wanted.any():
             v = reference_velocity(
@@ -132,6 +144,52 @@ def accumulate_gradients(
         )
         loss, terms = method.loss(batch)
         loss.backward()
-        for key, value in terms.items():
-            totals[key] = totals.get(key, 0.0) + value
+        _add(totals, terms)
+    return totals
+
+
+def accumulate_forward_gradients(
+    model: BaseModel,
+    method: Method,
+    trajectories: Trajectories,
+    prompts: Prompts,
+    advantages: torch.Tensor,
+    gate: torch.Tensor,
+    rows: Rows,
+    *,
+    micro_batch: int,
+    empty: Prompts | None = None,
+) -> dict[str, float]:
+    """As ``accumulate_gradients`` for methods that train on noised final latents."""
+    needs = method.needs
+    gated_rows = int(gate[rows.image].sum())
+    totals: dict[str, float] = {}
+    for part in torch.arange(len(rows.image)).split(micro_batch):
+        image, t, noise = rows.image[part], trajectories.sigmas[rows.step[part]], rows.noise[part]
+        x0, embeddings, gated = trajectories.latents[-1, image], prompts[image], gate[image]
+        column = t.reshape(-1, *[1] * (x0.dim() - 1))
+        x_t = (1 - column) * x0 + column * noise
+        with torch.no_grad(), model.using(OLD):
+            old_velocity = model.velocity(x_t, t, embeddings, empty)
+        wanted, reference = _referenced(needs.reference, gated), None
+        if wanted.any():
+            reference = reference_velocity(
+                model, needs.adaptive_reference, x_t[wanted], t[wanted], embeddings[wanted], empty
+            )
+        batch = ForwardBatch(
+            velocity=model.velocity(x_t, t, embeddings, empty),
+            old_velocity=old_velocity,
+            x0=x0,
+            noise=noise,
+            t=t,
+            advantages=advantages[image],
+            gate=gated,
+            rows=len(rows.image),
+            gated_rows=gated_rows,
+            reference_rows=wanted if reference is not None else None,
+            reference_velocity=reference,
+        )
+        loss, terms = method.loss(batch)
+        loss.backward()
+        _add(totals, terms)
     return totals
