@@ -26,6 +26,9 @@ class DDRLConfig(MethodConfig):
     advantage_normalisation: Normalisation = "group_std"
     clip_range: float = Field(1e-4, gt=0)
     advantage_clip: float = Field(5.0, gt=0)
+    advantage_transform: Literal["none", "exponential"] = Field(
+        "none", description="exponential: lambda(A) = -exp(-A), the theorem's form"
+    )
     log_ratio: Literal["gaussian", "unnormalised"] = Field(
         "gaussian", description="unnormalised: as released, without division by 2 std^2"
     )
@@ -54,6 +57,8 @@ class DDRL(Method):
 
     def prepare(self, rollout):
         advantages = group_advantages(rollout.rewards, rollout.groups, self.config.advantage_normalisation)
+        if self.config.advantage_transform == "exponential":
+            advantages = -torch.exp(-advantages)  # the loss clips it
         return Prepared(advantages, torch.ones_like(advantages, dtype=torch.bool))
 
     def loss(self, batch):

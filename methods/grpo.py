@@ -13,6 +13,7 @@ from pydantic import Field
 from methods.advantages import Normalisation, group_advantages
 from methods.base import Method, MethodConfig, Needs, Prepared
 from methods.policy_loss import gaussian_kl, policy_term
+from methods.reward_combination import Combination, combine
 
 
 class GRPOConfig(MethodConfig):
@@ -20,6 +21,9 @@ class GRPOConfig(MethodConfig):
     advantage_normalisation: Normalisation = "group_std"
     clip_range: float = Field(1e-4, gt=0, description="epsilon of the clipped ratio")
     advantage_clip: float = Field(5.0, gt=0)
+    reward: Combination = Field("proxy", description="how the auxiliary rewards enter the optimised one")
+    proxy_weight: float = Field(0.8, ge=0, description="weighted: share of the proxy")
+    auxiliary_weight: float = Field(0.1, ge=0, description="weighted: share of each auxiliary reward")
 
 
 class GRPO(Method):
@@ -28,10 +32,14 @@ class GRPO(Method):
 
     @property
     def needs(self):
-        return Needs(reference="all" if self.config.beta > 0 else "none")
+        c = self.config
+        return Needs(auxiliary=c.reward != "proxy", reference="all" if c.beta > 0 else "none")
 
     def prepare(self, rollout):
-        advantages = group_advantages(rollout.rewards, rollout.groups, self.config.advantage_normalisation)
+        c = self.config
+        weights = c.proxy_weight, c.auxiliary_weight
+        reward = combine(rollout.rewards, rollout.auxiliary, c.reward, weights)
+        advantages = group_advantages(reward, rollout.groups, c.advantage_normalisation)
         return Prepared(advantages, torch.ones_like(advantages, dtype=torch.bool))
 
     def loss(self, batch):
