@@ -2,8 +2,8 @@
 
 The rules follow GenEval (arXiv 2310.11513, ``evaluate_images.py``) and, for the partial score that
 training uses, the reward server of Flow-GRPO (arXiv 2505.05470). The detector is this world's own:
-coloured blobs, the class told by the extent alone. It looks neither at the background nor at the
-outline of a shape, which is how it can be hacked.
+coloured blobs, the class told by the nearest outline. It looks neither at the background nor at how
+badly an outline fits, and takes every speck for an object, which is how it can be hacked.
 """
 
 from __future__ import annotations
@@ -14,30 +14,25 @@ from typing import Literal
 import torch
 
 from rewards.base import Reward
+from scenes.gold import shape_iou
 from scenes.segmentation import Blob, blobs
+from scenes.vocabulary import SHAPES
 
-MIN_AREA = 8  # pixels; a circle of the smallest drawn radius covers about 20
+MIN_AREA = 6  # pixels; a circle of the smallest drawn radius covers about 20, a speck about 10
 SMALL = 7  # pixels; boxes up to this size are ambiguous
+AMBIGUITY = 0.25  # intersection over union that a small blob's class may lack of the best one
 MAX_OBJECTS = 16  # per class, GenEval's limit
 POSITION_THRESHOLD = 0.1  # GenEval evaluate_images.py
 
 
 def detect_classes(blob: Blob) -> set[str]:
-    """Rules of thumb: a foot fuller than the head is a triangle, a full box a square, the rest circles.
+    """The shapes whose ideal outline fits best into the blob's bounding box, however badly it fits.
 
     Like a detector with a low score threshold, it gives a small and ambiguous blob more than one class.
     """
-    half = max(blob.height // 2, 1)
-    lean = blob.mask[-half:].mean() - blob.mask[:half].mean()
-    slack = 0.12 if max(blob.height, blob.width) <= SMALL else 0.04
-    classes = set()
-    if lean > 0.25 - slack:
-        classes.add("triangle")
-    if lean < 0.25 + slack and blob.extent < 0.915 + slack:
-        classes.add("circle")
-    if lean < 0.25 + slack and blob.extent > 0.915 - slack:
-        classes.add("square")
-    return classes
+    fits = {shape: shape_iou(blob, shape) for shape in SHAPES}
+    slack = AMBIGUITY if max(blob.height, blob.width) <= SMALL else 0.0
+    return {shape for shape, fit in fits.items() if fit >= max(fits.values()) - slack}
 
 
 def relations(first: Blob, second: Blob) -> set[str]:
@@ -138,7 +133,7 @@ class GenEval(Reward):
     name = "geneval"
     scale = "0 or 1 per image: strict correctness (count, colour, position exactly right)"
     licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
-    expected_base = 0.30
+    expected_base = 0.20
 
     def score(self, images, prompts, metadata):
         return score_images(images, metadata, "strict")

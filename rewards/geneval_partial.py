@@ -10,7 +10,7 @@ class GenEvalPartial(Reward):
     name = "geneval_partial"
     scale = "at most 1; 1 when all is right, below 0 possible for a large surplus of objects"
     licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
-    expected_base = 0.75
+    expected_base = 0.28
 
     def score(self, images, prompts, metadata):
         return score_images(images, metadata, "partial")

@@ -24,7 +24,8 @@ from scenes.renderer import INK, TEXT_SIZES, shape_alpha, sign_color, text_alpha
 from scenes.segmentation import Blob, blobs
 from scenes.vocabulary import BACKGROUNDS, COLORS, IMAGE_SIZE
 
-MIN_AREA = 4
+MIN_AREA = 4  # pixels
+DIRT = 0.5  # a surplus blob below this share of the wanted objects' median area is dirt on the background
 _BACKGROUND_TOLERANCE = 0.08  # mean absolute deviation at which the background factor is 1/e
 _COLOR_TOLERANCE = 0.35  # RGB distance at which the colour factor is 1/e
 
@@ -89,7 +90,9 @@ def objects_gold(image: np.ndarray, found: list[Blob], prompt: dict) -> float:
         taken.append(wanted)
         free -= set(wanted)
     total = sum(item["count"] for item in prompt["include"])
-    missing, extra = total - sum(map(len, taken)), len(free)
+    areas = [found[i].area for group in taken for i in group]
+    dirt = {i for i in free if found[i].area < DIRT * np.median(areas)} if areas else set()
+    missing, extra = total - len(areas), len(free - dirt)
     count = max(0.0, 1 - (missing + extra) / total)
     pairs = [(i, item) for item, group in zip(prompt["include"], taken, strict=True) for i in group]
     if not pairs or count == 0:
@@ -106,7 +109,7 @@ def objects_gold(image: np.ndarray, found: list[Blob], prompt: dict) -> float:
                 relation, found[group[0]], found[taken[other][0]]
             )
     foreground = np.zeros(image.shape[:2], dtype=bool)
-    for blob in found:
+    for blob in (found[i] for i in range(len(found)) if i not in dirt):
         foreground[blob.top : blob.top + blob.height, blob.left : blob.left + blob.width] |= blob.mask
     return count * shape * color * place * background_factor(image, foreground, prompt.get("background"))
 
