@@ -8,9 +8,11 @@ import torch
 import methods
 from methods import Batch, DataBatch, ForwardBatch, Rollout
 from methods.advantages import diversity_aware, group_advantages
+from methods.diffusion_nft import diffusion_nft_loss
 from methods.diversity import group_diversity, nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
 from methods.policy_loss import gated_kl
+from methods.reward_combination import combine
 from methods.sde import STEPS
 
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -199,3 +201,53 @@ def test_gardo_asks_only_for_what_its_parts_need():
     assert algorithm(algorithm.Config(), latent_dimensions=1).needs == methods.Needs(
         features=True, auxiliary=True, reference="gated", adaptive_reference=True
     )
+
+
+def test_rewards_combine_in_their_own_scales_or_standardised():
+    proxy, auxiliary = torch.tensor([0.0, 1.0, 0.5]), torch.tensor([[10.0, 0.0, 5.0], [4.0, 4.0, 4.0]])
+    assert combine(proxy, auxiliary, "proxy", (0.8, 0.1)) is proxy
+    weighted = combine(proxy, auxiliary, "weighted", (0.8, 0.1))
+    assert torch.allclose(weighted, torch.tensor([1.4, 1.2, 1.3]))
+    mean = combine(proxy, auxiliary, "ensemble_mean", (0.8, 0.1))
+    assert torch.allclose(mean, torch.zeros(3), atol=1e-4)  # the two that vary disagree exactly
+    worst = combine(proxy, auxiliary, "ensemble_worst", (0.8, 0.1))
+    assert worst[:2].max() < -1.2 and worst[2].abs() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["gardo", "diffusion_nft"])
+def test_dropped_samples_leave_the_gradient_and_need_no_reference(name):
+    algorithm = methods.get(name)
+    settings = dict(uncertain="drop", gated=True, gate_share=0.5, diversity=False, beta=0.1)
+    method = algorithm(algorithm.Config(**settings), latent_dimensions=32)
+    assert method.needs.reference == "none" and not method.needs.adaptive_reference
+    assert method.needs.auxiliary
+    prepared = method.prepare(make_rollout())
+    assert prepared.gate.any() and (prepared.advantages[prepared.gate] == 0).all()
+    assert (prepared.advantages[~prepared.gate] != 0).any()
+
+
+def test_diffusion_nft_prefers_good_images_and_follows_its_old_policy():
+    torch.manual_seed(0)
+    x0, noise, old = (torch.randn(4, 2, 4, 4) for _ in range(3))
+    velocity = old.clone().requires_grad_()
+    t, good = torch.full((4,), 0.5), torch.tensor([5.0, -5.0, 5.0, -5.0])
+    diffusion_nft_loss(velocity, old, x0, noise, t, good, 1.0, 5.0).sum().backward()
+    toward = ((noise - x0 - old) * -velocity.grad).flatten(1).sum(1)
+    assert (toward[good > 0] > 0).all() and (toward[good < 0] < 0).all()
+    algorithm = methods.get("diffusion_nft")
+    late = algorithm(
+        algorithm.Config(old_decay_start=75, old_decay_rate=0.0075, old_decay_max=0.999), latent_dimensions=1
+    )
+    assert [late.old_policy_decay(n) for n in (0, 75, 95)] == [0, 0, pytest.approx(0.15)]
+    assert late.old_policy_decay(10_000) == 0.999
+
+
+def test_ddrl_exponential_advantages_are_the_theorems():
+    algorithm = methods.get("ddrl")
+    plain, exponential = (
+        algorithm(algorithm.Config(advantage_transform=kind), latent_dimensions=1)
+        for kind in ("none", "exponential")
+    )
+    rollout = make_rollout()
+    expected = -torch.exp(-plain.prepare(rollout).advantages)
+    assert torch.equal(exponential.prepare(rollout).advantages, expected)

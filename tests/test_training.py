@@ -168,9 +168,10 @@ def test_the_sampling_copy_follows_the_policy(model):
                 parameter.copy_(before[key])
 
 
-def test_a_killed_job_resumes_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("method", ["gardo", "diffusion_nft_gardo"])
+def test_a_killed_job_resumes_bit_for_bit(tmp_path, method):
     command = [sys.executable, "-m", "training", "run"]
-    whole, broken = (make_run(tmp_path / n, "gardo", iterations=6) for n in ("whole", "broken"))
+    whole, broken = (make_run(tmp_path / n, method, iterations=6) for n in ("whole", "broken"))
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
     process = subprocess.Popen([*command, str(broken)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120

@@ -153,3 +153,46 @@ def test_the_same_run_gives_the_same_scores_twice(finished):
     (run / "scores.parquet").unlink()
     snakemake(finished, *SMOKE, f"results/runs/{run.name}/scores.parquet")
     assert pd.read_parquet(run / "scores.parquet").equals(first)
+
+
+NEW_METHOD = '''"""REINFORCE: the policy gradient without a ratio."""
+
+from methods.advantages import group_advantages
+from methods.base import Method, MethodConfig, Prepared
+
+
+class Reinforce(Method):
+    name = "reinforce"
+    Config = MethodConfig
+
+    def prepare(self, rollout):
+        advantages = group_advantages(rollout.rewards, rollout.groups, "none")
+        return Prepared(advantages, advantages > -9)
+
+    def loss(self, batch):
+        loss = -(batch.advantages * batch.log_prob).sum() / batch.rows
+        return loss, {"policy_loss": loss.item()}
+'''
+NEW_ROW = "label: REINFORCE\nalgorithm: reinforce\nsource: ours\n"
+
+
+@pytest.mark.slow
+def test_a_dropped_in_method_appears_in_the_tables(finished, tmp_path):
+    """One new file and one YAML; nothing else of the copy is touched."""
+    config = yaml.safe_load((finished / "config/smoke.yaml").read_text())
+    config["seeds"], config["tables"] = [901], ["main"]
+    config["grid"] = [{"base": "tiny-sd3", "task": "geneval", "methods": ["base", "reinforce_row"]}]
+    mine, algorithm, row = (
+        tmp_path / "mine.yaml",
+        finished / "methods/reinforce.py",
+        finished / "config/methods/reinforce_row.yaml",
+    )
+    mine.write_text(yaml.safe_dump(config))
+    algorithm.write_text(NEW_METHOD)
+    row.write_text(NEW_ROW)
+    try:
+        snakemake(finished, "--configfile", str(mine), "--", "results/tables")
+        assert "| REINFORCE | 3 |" in (finished / "results/tables/main.md").read_text()
+    finally:
+        algorithm.unlink()
+        row.unlink()
