@@ -16,7 +16,7 @@ from methods.regularisation import Regularisation, RegularisationConfig
 
 
 class GARDOConfig(RegularisationConfig):
-    beta: float = Field(0.04, gt=0, description="KL coefficient")
+    beta: float = Field(0.04, ge=0, description="KL coefficient; 0 leaves the shaped advantages alone")
     clip_range: float = Field(1e-4, gt=0)
 
 

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PARTS = "base_models config evaluation methods resources rewards scenes training workflow Snakefile".split()
+PARTS = (
+    "base_models config didactic evaluation methods resources rewards scenes training workflow Snakefile"
+).split()
 SMOKE = ["--configfile", "config/smoke.yaml", "--"]
 
 

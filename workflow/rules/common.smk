@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, os.getcwd())
 
+from didactic.configuration import load as load_mixture  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 
 try:

@@ -1,0 +1,52 @@
+"""``python -m didactic run | report``: the Gaussian-mixture experiment, one run and its table and figure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from didactic import policy, report
+from didactic.configuration import MixtureConfig, load
+from didactic.experiment import run
+from training.command import run_command, set_threads
+from training.files import replacing
+
+
+def _run(arguments) -> None:
+    set_threads(1)
+    row = load(arguments.config).rows[arguments.method]
+    base = policy.pretrain(arguments.seed)
+    outcome = run(base, row.algorithm, row.parameters, arguments.seed)
+    with replacing(arguments.out) as temporary:
+        temporary.mkdir()
+        scores = outcome.scores.assign(method=arguments.method, seed=arguments.seed)
+        scores.to_parquet(temporary / "scores.parquet", index=False)
+        save_file({"samples": outcome.samples}, temporary / "samples.safetensors")
+
+
+def _report(arguments) -> None:
+    config: MixtureConfig = load(arguments.config)
+    report.write(arguments.folders, {name: row.label for name, row in config.rows.items()}, arguments.out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m didactic", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    single = commands.add_parser("run", help="one method and seed")
+    single.set_defaults(call=_run)
+    single.add_argument("--method", required=True)
+    single.add_argument("--seed", type=int, required=True)
+    many = commands.add_parser("report", help="table and figure of all runs")
+    many.set_defaults(call=_report)
+    many.add_argument("folders", type=Path, nargs="+")
+    for added in (single, many):
+        added.add_argument("--config", type=Path, default=Path("config/gaussian_mixture.yaml"))
+        added.add_argument("--out", type=Path, required=True)
+    return run_command(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

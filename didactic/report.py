@@ -1,0 +1,88 @@
+"""The experiment's table and figure from the scores and samples of all runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from didactic import mixture
+from evaluation.statistics import bootstrap_interval
+from evaluation.table_formats import Text, decimal, markdown
+from training.files import replacing
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+MEASURES = {
+    "reward": ("reward ↑", 2),
+    "modes": ("modes covered of 5 ↑", 1),
+    "central_share": ("central share ↑", 3),
+}
+
+
+def table(scores: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
+    """Mean and 95 % bootstrap interval over seeds at the last step, one row per method and measure."""
+    rows = []
+    for method, label in labels.items():
+        mine = scores[scores["method"] == method]
+        last = mine[mine["step"] == mine["step"].max()]
+        for measure in MEASURES:
+            interval = bootstrap_interval(last.loc[last["measure"] == measure, "value"].to_numpy())
+            rows.append({"method": label, "measure": measure, **interval._asdict()})
+    return pd.DataFrame(rows)
+
+
+def to_markdown(summary: pd.DataFrame) -> str:
+    """The table with intervals in brackets."""
+    header = [Text("method"), *(Text(title) for title, _ in MEASURES.values())]
+    lines = [header]
+    for method, rows in summary.groupby("method", sort=False):
+        cells = []
+        for measure, (_, digits) in MEASURES.items():
+            row = rows[rows["measure"] == measure].iloc[0]
+            low, high = decimal(row["low"], digits), decimal(row["high"], digits)
+            cells.append(Text(decimal(row["mean"], digits), "", f" [{low}, {high}]"))
+        lines.append([Text(method), *cells])
+    seeds = int(summary["seeds"].min())
+    caption = [f"Mean and 95 % bootstrap interval over {seeds} seeds, last step."]
+    return markdown("Gaussian mixture: reward and modes", [("", lines)], caption)
+
+
+def figure(samples: dict[str, torch.Tensor], labels: dict[str, str], stem: Path) -> None:
+    """Samples of one seed over the reward landscape, one panel per method; png and pdf."""
+    axis = torch.linspace(-4, 4, 161)
+    grid = torch.cartesian_prod(axis, axis)
+    landscape = mixture.reward(grid).reshape(161, 161).T
+    figure, panels = plt.subplots(1, len(samples), figsize=(2.3 * len(samples), 2.6), layout="constrained")
+    for panel, (method, points) in zip(panels, samples.items(), strict=True):
+        panel.imshow(
+            landscape.numpy(), origin="lower", extent=(-4, 4, -4, 4), cmap="Greens", vmin=0, vmax=1.3
+        )
+        panel.scatter(*points[:600].T.numpy(), s=2, color="#0072B2", alpha=0.5, linewidths=0)
+        panel.set(title=labels[method], xticks=[], yticks=[], xlim=(-4, 4), ylim=(-4, 4))
+        panel.title.set_size(8)
+    for suffix in (".png", ".pdf"):
+        figure.savefig(stem.with_suffix(suffix), dpi=200)
+    plt.close(figure)
+
+
+def write(folders: list[Path], labels: dict[str, str], out: Path) -> None:
+    """``out/`` with scores.parquet, table.csv, table.md and samples.png, .pdf (first seed)."""
+    scores = pd.concat([pd.read_parquet(folder / "scores.parquet") for folder in folders], ignore_index=True)
+    first = scores["seed"].min()
+    samples = {}
+    for folder in folders:
+        method, seed = folder.name.rsplit("__s", 1)
+        if int(seed) == first:
+            samples[method] = load_file(folder / "samples.safetensors")["samples"]
+    summary = table(scores, labels)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        scores.to_parquet(temporary / "scores.parquet", index=False)
+        summary.to_csv(temporary / "table.csv", index=False)
+        (temporary / "table.md").write_text(to_markdown(summary))
+        figure({m: samples[m] for m in labels}, labels, temporary / "samples")

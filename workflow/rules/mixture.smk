@@ -1,0 +1,37 @@
+# GARDO's didactic experiment: its own small configuration, no run of the grid.
+MIXTURE = "config/gaussian_mixture.yaml"
+
+
+def mixture_runs(wildcards):
+    settings = load_mixture(MIXTURE)
+    return expand(
+        "results/gaussian_mixture_runs/{method}__s{seed}",
+        method=settings.rows,
+        seed=settings.seeds,
+    )
+
+
+rule mixture_run:
+    output:
+        directory("results/gaussian_mixture_runs/{method}__s{seed}"),
+    log:
+        "logs/gaussian_mixture/{method}__s{seed}.log",
+    threads: 1
+    params:
+        config=MIXTURE,
+        row=lambda wildcards: load_mixture(MIXTURE).rows[wildcards.method].model_dump_json(),
+    shell:
+        "python -m didactic run --method {wildcards.method} --seed {wildcards.seed} --config {params.config}"
+        " --out {output} 2> {log}"
+
+
+rule gaussian_mixture:
+    input:
+        runs=mixture_runs,
+        config=MIXTURE,
+    output:
+        directory("results/gaussian_mixture"),
+    log:
+        "logs/gaussian_mixture/report.log",
+    shell:
+        "python -m didactic report {input.runs} --config {input.config} --out {output} 2> {log}"
