@@ -1,4 +1,5 @@
-"""``python -m didactic run | report``: the Gaussian-mixture experiment, one run and its table and figure."""
+"""``python -m didactic run | report | theorem | theorem-report``: runs of the two small experiments, and what
+they show."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from didactic import policy, report
+from didactic import policy, report, theorem
 from didactic.configuration import MixtureConfig, load
 from didactic.experiment import run
 from training.command import run_command, set_threads
@@ -32,6 +33,16 @@ def _report(arguments) -> None:
     report.write(arguments.folders, {name: row.label for name, row in config.rows.items()}, arguments.out)
 
 
+def _theorem(arguments) -> None:
+    set_threads(1)
+    with replacing(arguments.out) as temporary:
+        theorem.run(arguments.method, arguments.dimensions, arguments.seed).to_parquet(temporary)
+
+
+def _theorem_report(arguments) -> None:
+    report.write_theorem(arguments.files, arguments.out)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m didactic", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -44,6 +55,15 @@ def main() -> int:
     many.add_argument("folders", type=Path, nargs="+")
     for added in (single, many):
         added.add_argument("--config", type=Path, default=Path("config/gaussian_mixture.yaml"))
+    exact = commands.add_parser("theorem", help="distance to DDRL's optimum over training")
+    exact.set_defaults(call=_theorem)
+    exact.add_argument("--method", choices=theorem.LOSSES, required=True)
+    exact.add_argument("--dimensions", type=int, choices=(1, 2), required=True)
+    exact.add_argument("--seed", type=int, required=True)
+    drawn = commands.add_parser("theorem-report", help="table and figure of the distances")
+    drawn.set_defaults(call=_theorem_report)
+    drawn.add_argument("files", type=Path, nargs="+")
+    for added in (single, many, exact, drawn):
         added.add_argument("--out", type=Path, required=True)
     return run_command(parser.parse_args())
 

@@ -15,16 +15,17 @@ STOCHASTIC = range(STEPS - 1)  # the last step is that of the ODE: its noise wou
 
 
 class Velocity(torch.nn.Module):
-    """v(x, sigma), (B, 2) and (B,) -> (B, 2)."""
+    """v(x, sigma), (B, D) and (B,) -> (B, D)."""
 
-    def __init__(self):
+    def __init__(self, dimensions: int = 2):
         super().__init__()
+        self.dimensions = dimensions
         self.layers = torch.nn.Sequential(
-            torch.nn.Linear(5, HIDDEN),
+            torch.nn.Linear(dimensions + 3, HIDDEN),
             torch.nn.SiLU(),
             torch.nn.Linear(HIDDEN, HIDDEN),
             torch.nn.SiLU(),
-            torch.nn.Linear(HIDDEN, 2),
+            torch.nn.Linear(HIDDEN, dimensions),
         )
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

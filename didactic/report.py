@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from didactic import mixture
+from didactic import mixture, theorem
 from evaluation.statistics import bootstrap_interval
 from evaluation.table_formats import Text, decimal, markdown
 from training.files import replacing
@@ -86,3 +86,41 @@ def write(folders: list[Path], labels: dict[str, str], out: Path) -> None:
         summary.to_csv(temporary / "table.csv", index=False)
         (temporary / "table.md").write_text(to_markdown(summary))
         figure({m: samples[m] for m in labels}, labels, temporary / "samples")
+
+
+def write_theorem(files: list[Path], out: Path) -> None:
+    """``out/`` with distances.parquet, table.md and distances.png, .pdf: mean and range over seeds."""
+    rows = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+    lines = [[Text("method"), Text("dimensions"), Text("before"), Text("after")]]
+    figure, panels = plt.subplots(1, rows["dimensions"].nunique(), figsize=(7, 3), layout="constrained")
+    colors = dict(zip(theorem.LOSSES, ("#0072B2", "#D55E00"), strict=True))
+    for panel, (dimensions, part) in zip(
+        [panels] if rows["dimensions"].nunique() == 1 else panels, rows.groupby("dimensions"), strict=True
+    ):
+        for method, label in theorem.LOSSES.items():
+            curves = part[part["method"] == method].pivot(index="update", columns="seed", values="distance")
+            panel.plot(curves.index, curves.mean(axis=1), color=colors[method], label=label)
+            panel.fill_between(
+                curves.index, curves.min(axis=1), curves.max(axis=1), color=colors[method], alpha=0.2
+            )
+            ends = []
+            for update in (curves.index[0], curves.index[-1]):
+                interval = bootstrap_interval(curves.loc[update].to_numpy())
+                tail = f" [{decimal(interval.low, 2)}, {decimal(interval.high, 2)}]"
+                ends.append(Text(decimal(interval.mean, 2), "", tail))
+            lines.append([Text(label), Text(str(dimensions)), *ends])
+        panel.set(title=f"{dimensions}-dimensional", xlabel="update", yscale="log")
+        panel.set_ylabel("distance to the optimum")
+        panel.legend(frameon=False)
+    seeds = rows["seed"].nunique()
+    caption = [
+        "Sliced 1-Wasserstein distance to p_data exp(r / beta) / Z before and after training, mean and 95 % "
+        f"bootstrap interval over {seeds} seeds."
+    ]
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        rows.to_parquet(temporary / "distances.parquet", index=False)
+        (temporary / "table.md").write_text(markdown("DDRL's theorem", [("", lines)], caption))
+        for suffix in (".png", ".pdf"):
+            figure.savefig((temporary / "distances").with_suffix(suffix), dpi=200)
+    plt.close(figure)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from didactic import experiment, mixture, policy, report
+from didactic import experiment, mixture, policy, report, theorem
 from didactic.configuration import load
 from training.configuration import ConfigError
 
@@ -81,3 +81,39 @@ def test_a_wrong_row_names_the_valid_values(tmp_path):
     path.write_text("seeds: [0]\nrows: {x: {label: x, algorithm: gardo, parameters: {bta: 1}}}\n")
     with pytest.raises(ConfigError, match=r"bta.*beta"):
         load(path)
+
+
+def test_ddrl_approaches_its_closed_form_optimum(monkeypatch, tmp_path):
+    monkeypatch.setattr(theorem, "UPDATES", 120)
+    monkeypatch.setattr(theorem, "EVERY", 40)
+    rows = theorem.run("ddrl", dimensions=1, seed=0)
+    before, after = rows["distance"].iloc[[0, -1]]
+    assert after < 0.4 * before
+    path = tmp_path / "run.parquet"
+    rows.to_parquet(path)
+    rows.assign(method="reverse_kl").to_parquet(tmp_path / "other.parquet")
+    report.write_theorem([path, tmp_path / "other.parquet"], tmp_path / "out")
+    assert "| DDRL | 1 |" in (tmp_path / "out/table.md").read_text()
+
+
+def test_the_forward_kl_is_least_where_the_velocity_is_the_datas():
+    """Its gradient vanishes at the exact conditional expectation, here that of one Gaussian cluster."""
+    rng = torch.Generator().manual_seed(0)
+    spread, n = 0.5, 200_000
+
+    class Exact(torch.nn.Module):
+        shift = torch.zeros(1, requires_grad=True)
+        dimensions = 1
+
+        def forward(self, x, sigma):
+            s = sigma[:, None]
+            return x * (s - (1 - s) * spread**2) / ((1 - s) ** 2 * spread**2 + s**2) + self.shift
+
+    model = Exact()
+    theorem.forward_kl(model, spread * torch.randn(n, 1, generator=rng), rng).backward()
+    at_optimum = model.shift.grad.abs().item()
+    model.shift.grad = None
+    with torch.no_grad():
+        model.shift += 0.5
+    theorem.forward_kl(model, spread * torch.randn(n, 1, generator=rng), rng).backward()
+    assert at_optimum < 0.05 * model.shift.grad.abs().item()

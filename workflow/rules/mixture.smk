@@ -35,3 +35,31 @@ rule gaussian_mixture:
         "logs/gaussian_mixture/report.log",
     shell:
         "python -m didactic report {input.runs} --config {input.config} --out {output} 2> {log}"
+
+
+rule theorem_run:
+    output:
+        "results/theorem_runs/{method}__{dimensions}d__s{seed}.parquet",
+    log:
+        "logs/theorem/{method}__{dimensions}d__s{seed}.log",
+    threads: 1
+    shell:
+        "python -m didactic theorem --method {wildcards.method} --dimensions {wildcards.dimensions}"
+        " --seed {wildcards.seed} --out {output} 2> {log}"
+
+
+rule theorem:
+    # DDRL's optimum is known in one and two dimensions.
+    input:
+        expand(
+            "results/theorem_runs/{method}__{dimensions}d__s{seed}.parquet",
+            method=["ddrl", "reverse_kl"],
+            dimensions=[1, 2],
+            seed=[0, 1, 2],
+        ),
+    output:
+        directory("results/theorem"),
+    log:
+        "logs/theorem/report.log",
+    shell:
+        "python -m didactic theorem-report {input} --out {output} 2> {log}"
