@@ -12,6 +12,7 @@ import methods
 from didactic import mixture, policy
 from methods import Batch, DataBatch, Rollout
 
+SAMPLER = policy.Sampler(steps=10, last_by_ode=True)
 GROUPS, GROUP_SIZE = 8, 32
 ITERATIONS, LEARNING_RATE = 400, 1e-3
 MEASURED, EVERY = 2000, 20  # samples and iterations between measurements
@@ -27,17 +28,16 @@ class Outcome:
 
 def _batch(model, reference, method, prepared, path, rng) -> Batch:
     """All (sample, step) pairs of one rollout, strictly on policy."""
-    n, steps = path.shape[1], len(policy.STOCHASTIC)
-    sample, step = torch.arange(n).repeat(steps), torch.arange(steps).repeat_interleave(n)
-    x, x_next = path[step, sample], path[step + 1, sample]
-    now = policy.transition(model, x, step, x_next)
+    n = path.shape[1]
+    x, x_next, step, sample = SAMPLER.rows(path)
+    now = SAMPLER.transition(model, x, step, x_next)
     gate, wanted = prepared.gate[sample], None
     needs, reference_mean, data = method.needs, None, None
     if needs.reference != "none":
         wanted = gate if needs.reference == "gated" else torch.ones_like(gate)
         if wanted.any():
             with torch.no_grad():
-                reference_mean = policy.transition(reference, x[wanted], step[wanted]).mean
+                reference_mean = SAMPLER.transition(reference, x[wanted], step[wanted]).mean
     if needs.data:
         x0, noise = mixture.sample(n, rng), torch.randn(n, 2, generator=rng)
         sigma = torch.rand(n, generator=rng)
@@ -68,7 +68,7 @@ def run(base: policy.Velocity, algorithm: str | None, parameters: dict, seed: in
     rows = []
 
     def measure(step: int) -> torch.Tensor:
-        samples = policy.rollout(model, MEASURED, torch.Generator().manual_seed(1000 + seed))[-1]
+        samples = SAMPLER.rollout(model, MEASURED, torch.Generator().manual_seed(1000 + seed))[-1]
         rows.extend({"step": step, "measure": k, "value": v} for k, v in mixture.measures(samples).items())
         return samples
 
@@ -81,7 +81,7 @@ def run(base: policy.Velocity, algorithm: str | None, parameters: dict, seed: in
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     groups = torch.arange(GROUPS).repeat_interleave(GROUP_SIZE)
     for iteration in range(1, ITERATIONS + 1):
-        path = policy.rollout(model, len(groups), rng)
+        path = SAMPLER.rollout(model, len(groups), rng)
         seen = Rollout(
             mixture.reward(path[-1]),
             groups,

@@ -1,6 +1,8 @@
-"""A three-layer perceptron as velocity field, its pre-training and its samplers."""
+"""A three-layer perceptron as velocity field, its pre-training and its sampler."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -8,10 +10,7 @@ from torch.nn import functional as F
 from didactic import mixture
 from methods.sde import Step, flow_sde_step
 
-STEPS, NOISE_LEVEL = 10, 0.7  # denoising steps; the SDE's noise level (flow_grpo config/grpo.py)
 HIDDEN = 128
-SIGMAS = torch.linspace(1, 0, STEPS + 1)
-STOCHASTIC = range(STEPS - 1)  # the last step is that of the ODE: its noise would be part of the sample
 
 
 class Velocity(torch.nn.Module):
@@ -56,31 +55,56 @@ def pretrain(seed: int, updates: int = 4000, batch: int = 512) -> Velocity:
     return model
 
 
-def transition(
-    model: Velocity, x: torch.Tensor, step: torch.Tensor, x_next: torch.Tensor | None = None, noise=None
-) -> Step:
-    """The SDE's step at rows of different denoising steps. ``step``: long (B,)."""
-    sigma = SIGMAS[step]
-    return flow_sde_step(
-        model(x, sigma),
-        x,
-        sigma,
-        SIGMAS[step + 1],
-        sigma_second=SIGMAS[1],
-        noise_level=NOISE_LEVEL,
-        x_next=x_next,
-        noise=noise,
-    )
+@dataclass(frozen=True)
+class Sampler:
+    """Flow-GRPO's SDE on a uniform schedule, as a policy of Gaussian steps.
 
+    ``last_by_ode``: the last step adds no noise and takes no part in training.
+    """
 
-@torch.no_grad()
-def rollout(model: Velocity, n: int, rng: torch.Generator) -> torch.Tensor:
-    """Trajectories (STEPS + 1, n, 2) of the SDE, the last step by the ODE."""
-    path = [torch.randn(n, 2, generator=rng)]
-    for i in range(STEPS):
-        x, step = path[-1], torch.full((n,), i)
-        if i in STOCHASTIC:
-            path.append(transition(model, x, step, noise=torch.randn(n, 2, generator=rng)).x_next)
-        else:
-            path.append(x + (SIGMAS[i + 1] - SIGMAS[i]) * model(x, SIGMAS[step]))
-    return torch.stack(path)
+    steps: int
+    last_by_ode: bool
+    noise_level: float = 0.7  # flow_grpo config/grpo.py
+
+    @property
+    def sigmas(self) -> torch.Tensor:
+        return torch.linspace(1, 0, self.steps + 1)
+
+    @property
+    def stochastic(self) -> range:
+        return range(self.steps - self.last_by_ode)
+
+    def transition(
+        self, model: Velocity, x: torch.Tensor, step: torch.Tensor, x_next=None, noise=None, velocity=None
+    ) -> Step:
+        """Rows at different denoising steps, ``step`` long (B,); ``velocity`` replaces the model's."""
+        sigmas = self.sigmas
+        return flow_sde_step(
+            model(x, sigmas[step]) if velocity is None else velocity,
+            x,
+            sigmas[step],
+            sigmas[step + 1],
+            sigma_second=sigmas[1],
+            noise_level=self.noise_level,
+            x_next=x_next,
+            noise=noise,
+        )
+
+    @torch.no_grad()
+    def rollout(self, model: Velocity, n: int, rng: torch.Generator) -> torch.Tensor:
+        """Paths from noise to sample, (steps + 1, n, D)."""
+        sigmas, path = self.sigmas, [torch.randn(n, model.dimensions, generator=rng)]
+        for i in range(self.steps):
+            x, step = path[-1], torch.full((n,), i)
+            if i in self.stochastic:
+                noise = torch.randn(x.shape, generator=rng)
+                path.append(self.transition(model, x, step, noise=noise).x_next)
+            else:
+                path.append(x + (sigmas[i + 1] - sigmas[i]) * model(x, sigmas[step]))
+        return torch.stack(path)
+
+    def rows(self, path: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All (sample, trained step) pairs of a rollout: x, x_next (R, D), step and sample (R,)."""
+        n, steps = path.shape[1], len(self.stochastic)
+        step, sample = torch.arange(steps).repeat_interleave(n), torch.arange(n).repeat(steps)
+        return path[step, sample], path[step + 1, sample], step, sample

@@ -22,13 +22,11 @@ import pandas as pd
 import torch
 from scipy.stats import wasserstein_distance
 
-from didactic.policy import Velocity, flow_loss
+from didactic.policy import Sampler, Velocity, flow_loss
 from methods.advantages import group_advantages
 from methods.policy_loss import gaussian_kl
-from methods.sde import Step, flow_sde_step
 
-STEPS, NOISE_LEVEL = 20, 0.7
-SIGMAS = torch.linspace(1, 0, STEPS + 1)
+SAMPLER = Sampler(steps=20, last_by_ode=False)
 BETA, SPREAD = 1.0, 0.35
 UPDATES, EVERY, BATCH, LEARNING_RATE = 600, 50, 512, 5e-4
 MEASURED, PROJECTIONS = 8000, 16
@@ -60,56 +58,24 @@ def distance(x: torch.Tensor, y: torch.Tensor) -> float:
     return float(np.mean([wasserstein_distance(a, b) for a, b in pairs]))
 
 
-def step_at(
-    model: Velocity, x: torch.Tensor, i: torch.Tensor, x_next=None, noise=None, velocity=None
-) -> Step:
-    """The SDE's transition at denoising steps ``i`` (B,); ``velocity`` replaces the model's."""
-    sigma = SIGMAS[i]
-    v = model(x, sigma) if velocity is None else velocity
-    return flow_sde_step(
-        v,
-        x,
-        sigma,
-        SIGMAS[i + 1],
-        sigma_second=SIGMAS[1],
-        noise_level=NOISE_LEVEL,
-        x_next=x_next,
-        noise=noise,
-    )
-
-
-@torch.no_grad()
-def rollout(model: Velocity, n: int, rng: torch.Generator) -> torch.Tensor:
-    """Paths of the SDE, (STEPS + 1, n, D)."""
-    path = [torch.randn(n, model.dimensions, generator=rng)]
-    for i in range(STEPS):
-        noise = torch.randn(n, model.dimensions, generator=rng)
-        path.append(step_at(model, path[-1], torch.full((n,), i), noise=noise).x_next)
-    return torch.stack(path)
-
-
-def rows_of(path: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All (sample, step) pairs: x, x_next (R, D), step and sample (R,)."""
-    n = path.shape[1]
-    step, sample = torch.arange(STEPS).repeat_interleave(n), torch.arange(n).repeat(STEPS)
-    return path[step, sample], path[step + 1, sample], step, sample
-
-
 def forward_kl(model: Velocity, x0: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Estimate of D_KL(p_data's path || policy's path) up to a constant: one random step per point."""
-    i = torch.randint(0, STEPS, (len(x0),), generator=rng)
-    sigma, noise = SIGMAS[i][:, None], torch.randn(x0.shape, generator=rng)
+    i = torch.randint(0, SAMPLER.steps, (len(x0),), generator=rng)
+    sigma, noise = SAMPLER.sigmas[i][:, None], torch.randn(x0.shape, generator=rng)
     x = (1 - sigma) * x0 + sigma * noise
-    now, wanted = step_at(model, x, i), step_at(model, x, i, velocity=noise - x0)
-    return STEPS * ((now.mean - wanted.mean) ** 2 / (2 * now.noise_std**2)).sum(1).mean()
+    now = SAMPLER.transition(model, x, i)
+    wanted = SAMPLER.transition(model, x, i, velocity=noise - x0)
+    return SAMPLER.steps * ((now.mean - wanted.mean) ** 2 / (2 * now.noise_std**2)).sum(1).mean()
 
 
 def ddrl_loss(model: Velocity, rng: torch.Generator, soft_value: float) -> torch.Tensor:
     """-J: policy gradient of E[lambda((r - Z) / beta)] plus the forward KL."""
-    path = rollout(model, BATCH, rng)
+    path = SAMPLER.rollout(model, BATCH, rng)
     weight = -torch.exp(-(reward(path[-1]) - soft_value) / BETA)
-    x, x_next, step, sample = rows_of(path)
-    log_prob = step_at(model, x, step, x_next).log_prob * model.dimensions  # the mean times D is the sum
+    x, x_next, step, sample = SAMPLER.rows(path)
+    log_prob = (
+        SAMPLER.transition(model, x, step, x_next).log_prob * model.dimensions
+    )  # the mean times D is the sum
     advantage = (weight - weight.mean())[sample]
     policy = -(advantage * log_prob).sum() / BATCH
     return policy + forward_kl(model, data(BATCH, model.dimensions, rng), rng)
@@ -117,13 +83,13 @@ def ddrl_loss(model: Velocity, rng: torch.Generator, soft_value: float) -> torch
 
 def reverse_kl_loss(model: Velocity, reference: Velocity, rng: torch.Generator) -> torch.Tensor:
     """Flow-GRPO as released, with the same beta."""
-    path = rollout(model, BATCH, rng)
+    path = SAMPLER.rollout(model, BATCH, rng)
     groups = torch.zeros(BATCH, dtype=torch.long)
     advantage = group_advantages(reward(path[-1]), groups, "group_std")
-    x, x_next, step, sample = rows_of(path)
-    now = step_at(model, x, step, x_next)
+    x, x_next, step, sample = SAMPLER.rows(path)
+    now = SAMPLER.transition(model, x, step, x_next)
     with torch.no_grad():
-        mean = step_at(reference, x, step).mean
+        mean = SAMPLER.transition(reference, x, step).mean
     return -(advantage[sample] * now.log_prob).mean() + BETA * gaussian_kl(now.mean, mean, now.std).mean()
 
 
@@ -152,7 +118,7 @@ def run(method: str, dimensions: int, seed: int) -> pd.DataFrame:
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     for update in range(UPDATES + 1):
         if update % EVERY == 0:
-            samples = rollout(model, MEASURED, torch.Generator().manual_seed(7))[-1]
+            samples = SAMPLER.rollout(model, MEASURED, torch.Generator().manual_seed(7))[-1]
             rows.append({"update": update, "distance": distance(samples, target)})
         if method == "ddrl":
             loss = ddrl_loss(model, rng, soft_value)
