@@ -1,4 +1,4 @@
-"""``python -m evaluation sample | score | collect | tables | figures``: each reads files and writes files."""
+"""``python -m evaluation sample | score | collect | tables | figures | claims``: files in, files out."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ def _figures(arguments) -> None:
         print(path)
 
 
+def _claims(arguments) -> None:
+    from evaluation.claims import write
+
+    write(arguments.scores, arguments.settings, arguments.claims, arguments.out)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -64,8 +70,12 @@ def main() -> int:
     collect = command("collect", _collect, "one table of the scores of many runs")
     collect.add_argument("folders", type=Path, nargs="+", help="run folders")
     collect.add_argument("--out", type=Path, required=True)
+    judged = command("claims", _claims, "judge the papers' claims by stored scores")
+    judged.add_argument("--claims", type=Path, required=True)
+    rendering = [judged]
     for name, call in (("tables", _tables), ("figures", _figures)):
-        added = command(name, call, f"render {name} from stored scores")
+        rendering.append(command(name, call, f"render {name} from stored scores"))
+    for added in rendering:
         added.add_argument("--scores", type=Path, required=True)
         added.add_argument(
             "--settings", type=Path, required=True, help="what to render, written by the workflow"
