@@ -47,6 +47,7 @@ def _batch(model, reference, method, prepared, path, rng) -> Batch:
         x_next=x_next,
         mean=now.mean,
         std=now.std,
+        noise_std=now.noise_std,
         log_prob=now.log_prob,
         old_mean=now.mean.detach(),
         old_log_prob=now.log_prob.detach(),

@@ -73,7 +73,8 @@ class Batch:
     """B rows, each one (image, denoising step) pair of the rollout, under the current policy.
 
     Shapes: (B, ...) for latents, (B,) for the rest. ``std`` is the SDE's diffusion coefficient as it
-    enters the KL (for Flow-GRPO without sqrt(-dt)). ``reference_mean`` has one row for each true entry
+    enters the KL (for Flow-GRPO without sqrt(-dt)), ``noise_std`` the standard deviation of ``x_next``;
+    both broadcast against the latents. ``reference_mean`` has one row for each true entry
     of ``reference_rows`` and is None where the method needs no reference in this batch.
 
     ``rows`` and ``gated_rows`` count the whole gradient step that this micro-batch belongs to; losses
@@ -83,6 +84,7 @@ class Batch:
     x_next: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
+    noise_std: torch.Tensor
     log_prob: torch.Tensor
     old_mean: torch.Tensor
     old_log_prob: torch.Tensor

@@ -11,6 +11,7 @@ from methods.advantages import diversity_aware, group_advantages
 from methods.diffusion_nft import diffusion_nft_loss
 from methods.diversity import group_diversity, nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
+from methods.grpo_guard import normalised_log_ratio
 from methods.policy_loss import gated_kl
 from methods.reward_combination import combine
 from methods.sde import STEPS
@@ -141,6 +142,7 @@ def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | For
         x_next=x_next,
         mean=now.mean,
         std=now.std,
+        noise_std=now.noise_std,
         log_prob=now.log_prob,
         old_mean=now.mean.detach(),
         old_log_prob=now.log_prob.detach(),
@@ -251,3 +253,19 @@ def test_ddrl_exponential_advantages_are_the_theorems():
     rollout = make_rollout()
     expected = -torch.exp(-plain.prepare(rollout).advantages)
     assert torch.equal(exponential.prepare(rollout).advantages, expected)
+
+
+def test_grpo_guard_centres_the_log_ratio_of_a_moved_policy():
+    torch.manual_seed(0)
+    n, noise_std = 4000, 0.3
+    old_mean = torch.zeros(n, 2, 4, 4)
+    mean, x = old_mean + 0.2, old_mean + noise_std * torch.randn_like(old_mean)
+
+    def log_prob(mu):
+        return (-0.5 * ((x - mu) / noise_std) ** 2).flatten(1).mean(1)
+
+    plain = log_prob(mean) - log_prob(old_mean)
+    guarded = normalised_log_ratio(plain, mean, old_mean, torch.full((n,), noise_std))
+    assert plain.mean() < -0.2 and guarded.mean().abs() < 5e-3
+    # The spread no longer depends on the step's noise: it is that of the mean of d mu * eps.
+    assert guarded.std() == pytest.approx(0.2 / math.sqrt(32), rel=0.05)

@@ -130,6 +130,7 @@ def accumulate_gradients(
             x_next=x_next,
             mean=now.mean,
             std=now.std,
+            noise_std=now.noise_std,
             log_prob=now.log_prob,
             old_mean=now.mean.detach() if on_policy else trajectories.means[step, image],
             old_log_prob=now.log_prob.detach() if on_policy else trajectories.log_probs[step, image],
