@@ -1,7 +1,10 @@
 """GRPO-Guard (arXiv 2510.22319): a log-ratio with mean 0 and equal spread at every denoising step.
 
-With the step's noise n = s sqrt(-dt), moving the mean by d mu gives -|d mu|^2 / (2 n^2) + d mu . eps / n as
-log-ratio: its mean is negative, so ratios above 1 + epsilon are rare and clipping never stops an over-optimised step.
+With the noise n = s sqrt(-dt) of a step, moving its mean by d mu gives the log-ratio
+
+    log rho = -|d mu|^2 / (2 n^2) + d mu . eps / n:
+
+its mean is negative, so ratios above 1 + epsilon are rare and clipping never stops an over-optimised step.
 
     log rho' = n (log rho + |d mu|^2 / (2 n^2)),     L = mean_i,t [ clipped loss(rho') / (-dt) ] + beta KL
 
