@@ -38,6 +38,6 @@ def load(path: Path) -> MixtureConfig:
             raise ConfigError(f"{path}: row {name!r}: {error}") from None
         where = f"{path}: row {name!r}, parameters"
         parameters = parse(kind.Config, row.parameters, where)
-        if kind(parameters, latent_dimensions=2).needs.process == "forward":
-            raise ConfigError(f"{path}: row {name!r}: {row.algorithm!r} trains on the forward process")
+        if kind(parameters, latent_dimensions=2).needs.process != "reverse":
+            raise ConfigError(f"{path}: row {name!r}: {row.algorithm!r} does not train on denoising steps")
     return config

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from methods.base import Batch, DataBatch, ForwardBatch, Method, MethodConfig, Needs, Rollout
+from methods.base import Batch, DataBatch, ForwardBatch, Method, MethodConfig, Needs, Rollout, SupervisedBatch
 
 # Shared maths and the conformance tool are no methods.
 _NOT_PLUGINS = {
@@ -42,4 +42,15 @@ def get(name: str) -> type[Method]:
     raise ValueError(f"methods/{name}.py holds no Method subclass with name = {name!r}")
 
 
-__all__ = ["Batch", "DataBatch", "ForwardBatch", "Method", "MethodConfig", "Needs", "Rollout", "get", "names"]
+__all__ = [
+    "Batch",
+    "DataBatch",
+    "ForwardBatch",
+    "Method",
+    "MethodConfig",
+    "Needs",
+    "Rollout",
+    "SupervisedBatch",
+    "get",
+    "names",
+]

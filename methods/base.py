@@ -32,7 +32,8 @@ class Needs:
       the frozen base model.
     - ``data``: batches of data latents with captions.
     - ``process``: ``reverse`` trains on the denoising steps of a stochastic rollout (``Batch``),
-      ``forward`` on noised final latents of an ODE rollout under the old policy (``ForwardBatch``).
+      ``forward`` on noised final latents of an ODE rollout under the old policy (``ForwardBatch``),
+      ``data`` on data alone, without rollout or reward (``SupervisedBatch``).
     """
 
     features: bool = False
@@ -40,7 +41,7 @@ class Needs:
     reference: Literal["none", "gated", "all"] = "none"
     adaptive_reference: bool = False
     data: bool = False
-    process: Literal["reverse", "forward"] = "reverse"
+    process: Literal["reverse", "forward", "data"] = "reverse"
 
 
 @dataclass
@@ -120,6 +121,14 @@ class ForwardBatch:
 
 
 @dataclass
+class SupervisedBatch:
+    """M data rows of a gradient step that has ``data_rows``."""
+
+    data: DataBatch
+    data_rows: int
+
+
+@dataclass
 class Prepared:
     """What a method makes of a rollout: advantages (N,), gate (N,) bool, numbers worth logging."""
 
@@ -148,7 +157,7 @@ class Method(ABC):
         """Advantages and gate of one rollout. Called once per iteration; may move the method's state."""
 
     @abstractmethod
-    def loss(self, batch: Batch | ForwardBatch) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: Batch | ForwardBatch | SupervisedBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Scalar loss of a micro-batch and its logged terms; both add up over the gradient step."""
 
     def after_update(self, metrics: dict[str, float]) -> bool:

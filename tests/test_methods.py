@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import methods
-from methods import Batch, DataBatch, ForwardBatch, Rollout
+from methods import Batch, DataBatch, ForwardBatch, Rollout, SupervisedBatch
 from methods.advantages import diversity_aware, group_advantages
 from methods.diffusion_nft import diffusion_nft_loss
 from methods.diversity import group_diversity, nearest_distance
@@ -109,7 +109,7 @@ def test_flow_sde_keeps_the_marginals_of_the_ode():
     assert math.isclose(x.std().item(), spread, rel_tol=0.03)
 
 
-def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | ForwardBatch:
+def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | ForwardBatch | SupervisedBatch:
     """A batch whose policy means, log-probabilities and data velocities depend on ``parameter``."""
     prepared = method.prepare(rollout)
     torch.manual_seed(1)
@@ -127,6 +127,8 @@ def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | For
         gated_rows=int(prepared.gate.sum()),
         reference_rows=wanted if wanted.any() else None,
     )
+    if needs.process == "data":
+        return SupervisedBatch(DataBatch(x, noise, noise * parameter), n)
     if needs.process == "forward":
         return ForwardBatch(
             velocity=velocity,

@@ -27,6 +27,7 @@ from training.update import (
     OLD,
     REFERENCE,
     Rows,
+    accumulate_data_gradients,
     accumulate_forward_gradients,
     accumulate_gradients,
     rows_of,
@@ -178,19 +179,51 @@ class Trainer:
             else:
                 steps = {"sde": c.sde, "noise_level": c.noise_level, "on_policy": number == 0}
                 terms = accumulate_gradients(*common, **steps, **batches)
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.max_grad_norm)
-            self.optimizer.step()
-            self.gradient_steps += 1
-            if self.method.after_update(terms):
-                self.model.copy_adapter(POLICY, REFERENCE)
-                self.history.add(iteration, "train/reference_reset", 1.0)
-            for name, value in {**terms, "gradient_norm": norm}.items():
-                self.history.add(iteration, f"train/{name}", value / c.gradient_steps)
+            self.step(terms, iteration)
+        self.follow()
+
+    def update_on_data(self, iteration: int) -> None:
+        """``gradient_steps`` optimiser steps on data rows of drawn prompts, as many as a rollout trains."""
+        c = self.config.training
+        rng = generator("update", self.config.seed, iteration)
+        drawn = torch.tensor(self.prompts.draw(c.prompts_per_iteration, self.config.seed, iteration))
+        index = drawn.repeat_interleave(c.group_size).repeat(c.trained_steps)
+        sigmas = self.model.sigmas(self.model.config.rollout_steps)[:-1].to(self.model.device)
+        for part in torch.randperm(len(index), generator=rng).chunk(c.gradient_steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            x0 = self.data.draw(index[part], rng).to(self.model.device)
+            terms = accumulate_data_gradients(
+                self.model,
+                self.method,
+                self.prompts.embeddings[index[part]],
+                x0,
+                noise(tuple(x0.shape), rng, self.model.device),
+                sigmas[torch.randint(len(sigmas), (len(part),), generator=rng)],
+                micro_batch=c.micro_batch,
+                empty=self.prompts.empty,
+            )
+            self.step(terms, iteration)
+        self.follow()
+
+    def step(self, terms: dict[str, float], iteration: int) -> None:
+        """One optimiser step on the accumulated gradients, logged with their terms."""
+        c = self.config.training
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.max_grad_norm)
+        self.optimizer.step()
+        self.gradient_steps += 1
+        if self.method.after_update(terms):
+            self.model.copy_adapter(POLICY, REFERENCE)
+            self.history.add(iteration, "train/reference_reset", 1.0)
+        for name, value in {**terms, "gradient_norm": norm}.items():
+            self.history.add(iteration, f"train/{name}", value / c.gradient_steps)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The old policy and the average move towards the policy."""
         if self.forward:
             self.model.copy_adapter(POLICY, OLD, keep=self.method.old_policy_decay(self.gradient_steps))
-        with torch.no_grad():
-            for key, value in self.average.items():
-                value.lerp_(self.parameters[key].detach(), 1 - c.ema_decay)
+        for key, value in self.average.items():
+            value.lerp_(self.parameters[key].detach(), 1 - self.config.training.ema_decay)
 
     # --- the run ---------------------------------------------------------------------------------
 
@@ -206,14 +239,19 @@ class Trainer:
             mininterval=1 if sys.stderr.isatty() else 10,
         )
         for iteration in bar:
-            trajectories, index, images = self.rollout(iteration)
-            prepared = self.method.prepare(self.evaluate_rollout(index, images, iteration))
-            for name, value in prepared.metrics.items():
-                self.history.add(iteration, f"train/{name}", value)
-            self.update(trajectories, index, prepared, iteration)
+            if self.needs.process == "data":
+                self.update_on_data(iteration)
+                shown = "train/data_loss"
+            else:
+                trajectories, index, images = self.rollout(iteration)
+                prepared = self.method.prepare(self.evaluate_rollout(index, images, iteration))
+                for name, value in prepared.metrics.items():
+                    self.history.add(iteration, f"train/{name}", value)
+                self.update(trajectories, index, prepared, iteration)
+                shown = "reward/proxy_mean"
             self.iteration = iteration
-            proxy = self.history.value(iteration, "reward/proxy_mean")
-            bar.set_postfix(proxy=f"{proxy:.3f}", refresh=False)
+            value = self.history.value(iteration, shown)
+            bar.set_postfix({shown.split("/")[1]: f"{value:.3f}"}, refresh=False)
             if iteration in self.config.snapshots:
                 self.save_adapter(self.folder / "snapshots" / f"step_{iteration:06d}")
             if iteration % c.checkpoint_every == 0 and iteration < c.iterations:

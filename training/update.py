@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from base_models.base import BaseModel, Prompts
-from methods import Batch, DataBatch, ForwardBatch, Method
+from methods import Batch, DataBatch, ForwardBatch, Method, SupervisedBatch
 from methods.sde import STEPS
 from training.rollout import Trajectories
 
@@ -190,6 +190,31 @@ def accumulate_forward_gradients(
             reference_rows=wanted if reference is not None else None,
             reference_velocity=reference,
         )
+        loss, terms = method.loss(batch)
+        loss.backward()
+        _add(totals, terms)
+    return totals
+
+
+def accumulate_data_gradients(
+    model: BaseModel,
+    method: Method,
+    prompts: Prompts,
+    x0: torch.Tensor,
+    noise: torch.Tensor,
+    sigma: torch.Tensor,
+    *,
+    micro_batch: int,
+    empty: Prompts | None = None,
+) -> dict[str, float]:
+    """As ``accumulate_gradients`` for methods that train on data alone: M rows, one prompt each."""
+    totals: dict[str, float] = {}
+    for part in torch.arange(len(x0)).split(micro_batch):
+        s = sigma[part]
+        column = s.reshape(-1, *[1] * (x0.dim() - 1))
+        noised = (1 - column) * x0[part] + column * noise[part]
+        velocity = model.velocity(noised, s, prompts[part], empty)
+        batch = SupervisedBatch(DataBatch(x0[part], noise[part], velocity), len(x0))
         loss, terms = method.loss(batch)
         loss.backward()
         _add(totals, terms)
