@@ -49,7 +49,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
         lines.append([Text(method), *cells])
     seeds = int(summary["seeds"].min())
     caption = [f"Mean and 95 % bootstrap interval over {seeds} seeds, last step."]
-    return markdown("Gaussian mixture: reward and modes", [("", lines)], caption)
+    return markdown("Gaussian mixture: reward and modes", [("Last step", lines)], caption)
 
 
 def figure(samples: dict[str, torch.Tensor], labels: dict[str, str], stem: Path) -> None:
@@ -120,7 +120,7 @@ def write_theorem(files: list[Path], out: Path) -> None:
     with replacing(out) as temporary:
         temporary.mkdir()
         rows.to_parquet(temporary / "distances.parquet", index=False)
-        (temporary / "table.md").write_text(markdown("DDRL's theorem", [("", lines)], caption))
+        (temporary / "table.md").write_text(markdown("DDRL's theorem", [("Last step", lines)], caption))
         for suffix in (".png", ".pdf"):
             figure.savefig((temporary / "distances").with_suffix(suffix), dpi=200)
     plt.close(figure)

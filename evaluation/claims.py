@@ -174,7 +174,7 @@ def to_markdown(entries: list[dict[str, Any]], claims: dict[str, Claim]) -> str:
     caption = ["Differences are paired by seed, with 95 % bootstrap intervals over seeds."]
     if missing:
         caption.append(f"Not judged, for lack of rows or metrics: {', '.join(missing)}.")
-    return markdown("The papers' claims", [("", lines)], caption)
+    return markdown("The papers' claims", [("Verdicts", lines)], caption)
 
 
 def write(scores: Path, settings: Path, claims: Path, out: Path) -> None:
