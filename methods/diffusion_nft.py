@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 
 from methods.advantages import Normalisation
-from methods.base import ForwardBatch, Method
+from methods.base import ForwardBatch
 from methods.policy_loss import gated_kl
-from methods.regularisation import Regularisation, RegularisationConfig
+from methods.regularisation import RegularisationConfig, RegularisedMethod
 
 MIN_WEIGHT = 1e-5
 
@@ -82,20 +82,13 @@ class DiffusionNFTConfig(RegularisationConfig):
     old_decay_max: float = Field(0.5, ge=0, lt=1, description="0: the old policy is the policy")
 
 
-class DiffusionNFT(Method):
+class DiffusionNFT(RegularisedMethod):
     name = "diffusion_nft"
     Config = DiffusionNFTConfig
-
-    def __init__(self, config, latent_dimensions):
-        super().__init__(config, latent_dimensions)
-        self.regularisation = Regularisation(config, latent_dimensions)
 
     @property
     def needs(self):
         return self.regularisation.needs(process="forward")
-
-    def prepare(self, rollout):
-        return self.regularisation.prepare(rollout)
 
     def loss(self, batch: ForwardBatch):
         c = self.config
@@ -121,12 +114,3 @@ class DiffusionNFT(Method):
     def old_policy_decay(self, updates):
         c = self.config
         return min(max(updates - c.old_decay_start, 0) * c.old_decay_rate, c.old_decay_max)
-
-    def after_update(self, metrics):
-        return self.regularisation.after_update(metrics)
-
-    def state_dict(self):
-        return self.regularisation.state_dict()
-
-    def load_state_dict(self, state):
-        self.regularisation.load_state_dict(state)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from methods.base import Method
 from methods.policy_loss import gated_kl, gaussian_kl, policy_term
-from methods.regularisation import Regularisation, RegularisationConfig
+from methods.regularisation import RegularisationConfig, RegularisedMethod
 
 
 class GARDOConfig(RegularisationConfig):
@@ -20,20 +19,9 @@ class GARDOConfig(RegularisationConfig):
     clip_range: float = Field(1e-4, gt=0)
 
 
-class GARDO(Method):
+class GARDO(RegularisedMethod):
     name = "gardo"
     Config = GARDOConfig
-
-    def __init__(self, config, latent_dimensions):
-        super().__init__(config, latent_dimensions)
-        self.regularisation = Regularisation(config, latent_dimensions)
-
-    @property
-    def needs(self):
-        return self.regularisation.needs()
-
-    def prepare(self, rollout):
-        return self.regularisation.prepare(rollout)
 
     def loss(self, batch):
         c = self.config
@@ -45,15 +33,6 @@ class GARDO(Method):
         kl = gaussian_kl(batch.mean[rows], batch.reference_mean, _rows_of(batch.std, rows))
         term = gated_kl(kl, batch.gate[rows], batch.rows, batch.gated_rows, c.kl_average == "official_code")
         return policy + c.beta * term, {**metrics, "kl_loss": term.item()}
-
-    def after_update(self, metrics):
-        return self.regularisation.after_update(metrics)
-
-    def state_dict(self):
-        return self.regularisation.state_dict()
-
-    def load_state_dict(self, state):
-        self.regularisation.load_state_dict(state)
 
 
 def _rows_of(std: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

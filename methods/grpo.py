@@ -42,11 +42,15 @@ class GRPO(Method):
         advantages = group_advantages(reward, rollout.groups, c.advantage_normalisation)
         return Prepared(advantages, torch.ones_like(advantages, dtype=torch.bool))
 
-    def loss(self, batch):
+    def policy(self, batch):
+        """The policy term of the loss, and what is logged of it."""
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        policy, metrics = policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
+        return policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
+
+    def loss(self, batch):
+        policy, metrics = self.policy(batch)
         if batch.reference_mean is None:
             return policy, metrics
         kl = gaussian_kl(batch.mean, batch.reference_mean, batch.std).sum() / batch.rows
-        return policy + c.beta * kl, {**metrics, "kl_loss": kl.item()}
+        return policy + self.config.beta * kl, {**metrics, "kl_loss": kl.item()}

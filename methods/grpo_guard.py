@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 
 from methods.grpo import GRPO
-from methods.policy_loss import clipped_policy_loss, gaussian_kl
+from methods.policy_loss import policy_term
 
 
 def normalised_log_ratio(
@@ -30,17 +30,13 @@ def normalised_log_ratio(
 class GRPOGuard(GRPO):
     name = "grpo_guard"
 
-    def loss(self, batch):
+    def policy(self, batch):
         c = self.config
         ones = torch.ones_like(batch.log_prob)
         noise, std = (value.reshape(-1) * ones for value in (batch.noise_std, batch.std))
         log_ratio = batch.log_prob - batch.old_log_prob
         log_ratio = normalised_log_ratio(log_ratio, batch.mean, batch.old_mean, noise)
-        per_row = clipped_policy_loss(log_ratio, batch.advantages, c.clip_range, c.advantage_clip)
-        policy = (per_row * (std / noise) ** 2).sum() / batch.rows
-        outside = ((log_ratio.exp() - 1).abs() > c.clip_range).sum()
-        metrics = {"policy_loss": policy.item(), "clipped_share": outside.item() / batch.rows}
-        if batch.reference_mean is None:
-            return policy, metrics
-        kl = gaussian_kl(batch.mean, batch.reference_mean, batch.std).sum() / batch.rows
-        return policy + c.beta * kl, {**metrics, "kl_loss": kl.item()}
+        inverse_dt = (std / noise) ** 2
+        return policy_term(
+            log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip, inverse_dt
+        )

@@ -23,13 +23,21 @@ def clipped_policy_loss(
 
 
 def policy_term(
-    log_ratio: torch.Tensor, advantages: torch.Tensor, rows: int, clip_range: float, advantage_clip: float
+    log_ratio: torch.Tensor,
+    advantages: torch.Tensor,
+    rows: int,
+    clip_range: float,
+    advantage_clip: float,
+    weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """A micro-batch's share of the mean clipped loss over ``rows`` rows, and what is logged of it.
 
+    ``weights`` (B,) scale the rows; None leaves them as they are.
+
     ``clipped_share`` counts the rows whose ratio left [1 - eps, 1 + eps].
     """
-    loss = clipped_policy_loss(log_ratio, advantages, clip_range, advantage_clip).sum() / rows
+    per_row = clipped_policy_loss(log_ratio, advantages, clip_range, advantage_clip)
+    loss = (per_row if weights is None else per_row * weights).sum() / rows
     outside = ((log_ratio.exp() - 1).abs() > clip_range).sum()
     return loss, {"policy_loss": loss.item(), "clipped_share": outside.item() / rows}
 

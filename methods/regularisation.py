@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from methods.advantages import Normalisation, Reading, diversity_aware, group_advantages
-from methods.base import MethodConfig, Needs, Prepared, Rollout
+from methods.base import Method, MethodConfig, Needs, Prepared, Rollout
 from methods.diversity import nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
 
@@ -108,3 +108,27 @@ class Regularisation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.controller.load_state_dict(state["controller"])
         self.steps_since_reset = state["steps_since_reset"]
+
+
+class RegularisedMethod(Method):
+    """A method whose advantages, gate and reference are GARDO's; what remains to it is the loss."""
+
+    def __init__(self, config: RegularisationConfig, latent_dimensions: int):
+        super().__init__(config, latent_dimensions)
+        self.regularisation = Regularisation(config, latent_dimensions)
+
+    @property
+    def needs(self):
+        return self.regularisation.needs()
+
+    def prepare(self, rollout):
+        return self.regularisation.prepare(rollout)
+
+    def after_update(self, metrics):
+        return self.regularisation.after_update(metrics)
+
+    def state_dict(self):
+        return self.regularisation.state_dict()
+
+    def load_state_dict(self, state):
+        self.regularisation.load_state_dict(state)

@@ -41,7 +41,18 @@ def _referenced(reference: str, gated: torch.Tensor) -> torch.Tensor:
     return gated if reference == "gated" else torch.full_like(gated, reference == "all")
 
 
-def _add(totals: dict[str, float], terms: dict[str, float]) -> None:
+def _noised(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """(1 - sigma) x0 + sigma noise, row by row; ``sigma`` (M,)."""
+    column = sigma.reshape(-1, *[1] * (x0.dim() - 1))
+    return (1 - column) * x0 + column * noise
+
+
+def _backward(
+    method: Method, batch: Batch | ForwardBatch | SupervisedBatch, totals: dict[str, float]
+) -> None:
+    """Gradients of one micro-batch; its terms are added to ``totals``."""
+    loss, terms = method.loss(batch)
+    loss.backward()
     for key, value in terms.items():
         totals[key] = totals.get(key, 0.0) + value
 
@@ -113,8 +124,7 @@ def accumulate_gradients(
             at = rows.data_rows[mine]
             x0, eps = rows.data_x0[mine], rows.data_noise[mine]
             s = sigmas[rows.step[at]]
-            column = s.reshape(-1, *[1] * (x.dim() - 1))
-            noised, caption = (1 - column) * x0 + column * eps, prompts[rows.image[at]]
+            noised, caption = _noised(x0, eps, s), prompts[rows.image[at]]
             # Policy and data rows share one forward pass.
             joint = Prompts(
                 torch.cat([embeddings.tokens, caption.tokens]), torch.cat([embeddings.pooled, caption.pooled])
@@ -143,9 +153,7 @@ def accumulate_gradients(
             data=data,
             data_rows=data_count,
         )
-        loss, terms = method.loss(batch)
-        loss.backward()
-        _add(totals, terms)
+        _backward(method, batch, totals)
     return totals
 
 
@@ -168,8 +176,7 @@ def accumulate_forward_gradients(
     for part in torch.arange(len(rows.image)).split(micro_batch):
         image, t, noise = rows.image[part], trajectories.sigmas[rows.step[part]], rows.noise[part]
         x0, embeddings, gated = trajectories.latents[-1, image], prompts[image], gate[image]
-        column = t.reshape(-1, *[1] * (x0.dim() - 1))
-        x_t = (1 - column) * x0 + column * noise
+        x_t = _noised(x0, noise, t)
         with torch.no_grad(), model.using(OLD):
             old_velocity = model.velocity(x_t, t, embeddings, empty)
         wanted, reference = _referenced(needs.reference, gated), None
@@ -190,9 +197,7 @@ def accumulate_forward_gradients(
             reference_rows=wanted if reference is not None else None,
             reference_velocity=reference,
         )
-        loss, terms = method.loss(batch)
-        loss.backward()
-        _add(totals, terms)
+        _backward(method, batch, totals)
     return totals
 
 
@@ -210,12 +215,8 @@ def accumulate_data_gradients(
     """As ``accumulate_gradients`` for methods that train on data alone: M rows, one prompt each."""
     totals: dict[str, float] = {}
     for part in torch.arange(len(x0)).split(micro_batch):
-        s = sigma[part]
-        column = s.reshape(-1, *[1] * (x0.dim() - 1))
-        noised = (1 - column) * x0[part] + column * noise[part]
-        velocity = model.velocity(noised, s, prompts[part], empty)
+        noised = _noised(x0[part], noise[part], sigma[part])
+        velocity = model.velocity(noised, sigma[part], prompts[part], empty)
         batch = SupervisedBatch(DataBatch(x0[part], noise[part], velocity), len(x0))
-        loss, terms = method.loss(batch)
-        loss.backward()
-        _add(totals, terms)
+        _backward(method, batch, totals)
     return totals
