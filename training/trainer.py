@@ -67,9 +67,10 @@ class Trainer:
         self.wall, self.cpu = 0.0, 0.0
         if settings.iterations:
             self.prompts = PromptSet(Path(task.prompts), task.tag_weights, self.model)
-            self.proxy = rewards.get(task.proxy)
+            if self.needs.process != "data":  # which scores no image
+                self.proxy = rewards.get(task.proxy)
+                self.monitor = [rewards.get(n) for n in task.monitor]
             self.auxiliary = [rewards.get(n) for n in task.auxiliary] if self.needs.auxiliary else []
-            self.monitor = [rewards.get(n) for n in task.monitor]
             self.features = get_features(task.features) if self.needs.features else None
             self.data = DataSet(data, self.prompts) if self.needs.data else None
 
