@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field
+from safetensors.torch import load_file
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -196,6 +197,17 @@ class BaseModel(ABC):
             for key, p in self.transformer.named_parameters()
             if marker in key and "lora_" in key
         }
+
+    @torch.no_grad()
+    def read_adapter(self, folder: Path) -> None:
+        """Copy a saved adapter into the policy. Raises ``ValueError`` where layers or rank differ."""
+        path = folder / ADAPTER_FILE
+        saved = {key.removeprefix("transformer."): value for key, value in load_file(path).items()}
+        parameters = self.adapter_parameters()
+        if {k: p.shape for k, p in parameters.items()} != {k: v.shape for k, v in saved.items()}:
+            raise ValueError(f"{path} is an adapter of other layers or of another rank")
+        for key, parameter in parameters.items():
+            parameter.copy_(saved[key])
 
     @torch.no_grad()
     def copy_adapter(self, source: str, target: str, keep: float = 0.0) -> None:

@@ -106,6 +106,21 @@ def test_a_method_that_needs_data_must_be_given_some(config_copy):
         resolve_one(method="ddrl_real")
 
 
+def test_a_run_that_starts_from_another_follows_its_configuration(config_copy):
+    before = resolve_one(method="sft_then_ddrl")
+    assert before.start.run == "tiny-sd3__geneval__sft__s1"
+    edit(config_copy / "methods" / "sft.yaml", lambda v: v["training"].update(learning_rate=1e-5))
+    resolve.load_method.cache_clear()
+    after = resolve_one(method="sft_then_ddrl")
+    assert after.training == before.training and after.hash != before.hash
+
+
+def test_a_circle_of_starts(config_copy):
+    edit(config_copy / "methods" / "sft.yaml", lambda v: v.update(start_from="sft_then_ddrl"))
+    with pytest.raises(ConfigError, match="'start_from' leads in a circle"):
+        resolve_one(method="sft_then_ddrl")
+
+
 def test_a_comment_changes_no_run_and_a_number_changes_one_method(config_copy):
     before = resolve.resolve_grid(CONFIG)
     path = config_copy / "methods/gardo.yaml"

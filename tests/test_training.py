@@ -23,11 +23,11 @@ from training import data
 from training.configuration import load_run
 from training.files import to_yaml
 from training.prompts import PromptSet
-from training.resolve import load_base_model, load_task, resolve_run
+from training.resolve import load_base_model, load_method, load_task, resolve_run
 from training.rollout import noise, sample_ode, sample_trajectories
 from training.seeding import generator
 from training.trainer import Trainer
-from training.update import accumulate_gradients, rows_of
+from training.update import Experience, accumulate_gradients, rows_of
 
 METHODS = sorted(p.stem for p in Path("config/methods").glob("*.yaml"))
 SHORT = {
@@ -55,10 +55,13 @@ def data_file(model, tmp_path_factory):
     return path
 
 
-def make_run(folder: Path, method: str, seed: int = 5, **settings) -> Path:
-    run = resolve_run("tiny-sd3", "counting", method, seed, {"training": {**SHORT, **settings}})
+def make_run(folder: Path, method: str, seed: int = 5, exact: bool = False, **settings) -> Path:
+    """``exact``: roll out in full precision, whose rounding hardly depends on the size of a batch."""
+    run = resolve_run("tiny-sd3", "counting", method, seed, {"training": {**SHORT, **settings}}).model_dump()
+    if exact:
+        run["base_model"]["sampling_dtype"] = None
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.yaml").write_text(to_yaml(run.model_dump()))
+    (folder / "run.yaml").write_text(to_yaml(run))
     return folder
 
 
@@ -66,10 +69,26 @@ def history(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "history.parquet")
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_file):
+    """Three updates of any method, made when first asked for: method -> run folder."""
+    root = tmp_path_factory.mktemp("trained")
+
+    def train(method: str) -> Path:
+        folder = make_run(root / method, method, gradient_steps=1)
+        config = load_run(folder)
+        if not (folder / "provenance.json").exists():
+            if config.start:
+                (root / config.start.run).symlink_to(train(load_method(method).start_from))
+            Trainer(config, folder, data=data_file).run()
+        return folder
+
+    return train
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_three_updates(method, tmp_path, data_file):
-    folder = make_run(tmp_path, method, gradient_steps=1)
-    Trainer(load_run(folder), folder, data=data_file).run()
+def test_every_method_trains_three_updates(method, trained):
+    folder = trained(method)
     adapter = load_file(folder / "adapter" / ADAPTER_FILE)
     assert adapter and all(key.startswith("transformer.") for key in adapter)
     assert all(torch.isfinite(value).all() for value in adapter.values())
@@ -83,6 +102,37 @@ def test_every_method_trains_three_updates(method, tmp_path, data_file):
     assert table.value.notna().all() and provenance["gradient_steps"] == 3
 
 
+def test_two_processes_give_what_one_gives(tmp_path, data_file):
+    algorithms = {load_method(m).algorithm: m for m in METHODS if load_method(m).start_from is None}
+    folders = {
+        (count, m): make_run(tmp_path / str(count) / m, m, exact=True)
+        for count in (1, 2)
+        for m in algorithms.values()
+    }
+    for count in (1, 2):
+        together = [str(folders[count, m]) for m in algorithms.values()]
+        subprocess.run(
+            ["torchrun", "--nproc_per_node", str(count), "tests/train_many.py", str(data_file), *together],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=600,
+        )
+    for method in algorithms.values():
+        provenance = json.loads((folders[2, method] / "provenance.json").read_text())
+        one, two = (load_file(folders[n, method] / "adapter" / ADAPTER_FILE) for n in (1, 2))
+        moved = torch.cat([v.flatten() for k, v in one.items() if "lora_B" in k])  # from 0
+        apart = moved - torch.cat([v.flatten() for k, v in two.items() if "lora_B" in k])
+        assert provenance["processes"] == 2
+        assert apart.norm() <= 1e-3 * moved.norm(), method
+
+
+def test_a_run_starts_from_the_adapter_of_its_first_stage(trained, data_file):
+    second = load_run(trained("sft_then_ddrl"))
+    first = load_file(trained("sft") / "adapter" / ADAPTER_FILE)
+    trainer = Trainer(second, trained("sft_then_ddrl"), data=data_file)
+    assert all(torch.equal(p, first[f"transformer.{k}"]) for k, p in trainer.parameters.items())
+
+
 def test_only_adapter_weights_get_gradients(model):
     trained = {name for name, p in model.transformer.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
@@ -93,16 +143,20 @@ def test_micro_batches_change_nothing(tmp_path):
     gradients = []
     for micro_batch in (64, 5):
         trainer = Trainer(config, tmp_path)
-        trajectories, index, images = trainer.rollout(1)
-        prepared = trainer.method.prepare(trainer.evaluate_rollout(index, images, 1))
-        rows = rows_of(torch.arange(len(index)), torch.tensor([0, 1, 2]))
+        collected = trainer.collector.collect(1, trainer.history)
+        prepared = trainer.method.prepare(collected.rollout)
+        experience = Experience(
+            collected.trajectories,
+            trainer.prompts.embeddings,
+            collected.prompt_of,
+            prepared.advantages,
+            prepared.gate,
+        )
+        rows = rows_of(torch.arange(len(prepared.gate)), torch.tensor([0, 1, 2]), prepared.gate)
         terms = accumulate_gradients(
             trainer.model,
             trainer.method,
-            trajectories,
-            trainer.prompts.embeddings[index],
-            prepared.advantages,
-            prepared.gate,
+            experience,
             rows,
             sde="flow_sde",
             noise_level=0.7,
@@ -116,12 +170,22 @@ def test_micro_batches_change_nothing(tmp_path):
         assert torch.allclose(a[key], b[key], atol=1e-6, rtol=1e-3), key
 
 
+def test_rewards_in_a_thread_change_nothing(tmp_path):
+    histories = []
+    for overlap in (False, True):
+        folder = make_run(tmp_path / str(overlap), "gardo", micro_batch=3, overlap_rewards=overlap)
+        Trainer(load_run(folder), folder).run()
+        histories.append(history(folder))
+    assert histories[0].equals(histories[1])
+
+
 @pytest.fixture
 def trajectories(model):
     prompts = model.encode_prompts(["three red circles", 'a red sign "K7"'])
     initial = noise((2, *model.latent_shape), generator("test"), model.device)
-    settings = dict(steps=5, sde="flow_sde", noise_level=0.7, stochastic=range(1, 3), batch=2)
-    return prompts, sample_trajectories(model, prompts, initial, rng=generator("x"), **settings)
+    settings = dict(steps=5, sde="flow_sde", noise_level=0.7, stochastic=range(1, 3))
+    noises = noise((2, *initial.shape), generator("x"), model.device)
+    return prompts, sample_trajectories(model, prompts, initial, noises=noises, **settings)
 
 
 def test_rollout_and_update_agree_on_the_log_probability(model, trajectories):

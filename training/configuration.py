@@ -40,6 +40,9 @@ class TrainingConfig(_Settings):
     max_grad_norm: float = Field(gt=0)
     ema_decay: float = Field(ge=0, lt=1, description="0 evaluates the live weights")
     micro_batch: int = Field(ge=1, description="rows per forward pass; no effect on the result")
+    overlap_rewards: bool = Field(
+        False, description="score a micro-batch of images in a thread while the next one is generated"
+    )
     data: Literal["none", "synthetic", "real"] = Field("none", description="data of DDRL's diffusion loss")
     data_share: float = Field(0.25, gt=0, le=1, description="data rows per policy row")
     monitor_every: int = Field(10, ge=1, description="iterations between looks at the monitored metrics")
@@ -72,8 +75,18 @@ class MethodFile(_Settings):
     label: str
     algorithm: str = Field(description="file in methods/")
     source: str = Field(description="paper or repository it follows")
+    start_from: str | None = Field(
+        None, description="method whose trained adapter of the same base, task and seed this one starts from"
+    )
     parameters: dict[str, Any] = {}
     training: dict[str, Any] = {}
+
+
+class Start(_Settings):
+    """The finished run whose adapter a run starts from; the hash ties it to that run's configuration."""
+
+    run: str
+    hash: str
 
 
 class RunConfig(_Settings):
@@ -89,6 +102,7 @@ class RunConfig(_Settings):
     algorithm: str
     parameters: dict[str, Any]
     training: TrainingConfig
+    start: Start | None = None
     snapshots: list[int] = Field([], description="iterations whose adapter is kept for evaluation")
     weights: dict[str, str] = Field({}, description="sha256 of the files under resources/ that the run reads")
     hash: str

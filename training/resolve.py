@@ -123,11 +123,24 @@ def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     return {name: digest for name, digest in sorted(recorded.items()) if name.startswith(tuple(prefixes))}
 
 
-def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> RunConfig:
+def _start(base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...]):
+    """The run that ``method`` starts from, or None. Raises ``ConfigError`` for a circle."""
+    first = load_method(method).start_from
+    if first is None:
+        return None
+    if first in (*followed, method):
+        raise ConfigError(f"config/methods/{method}.yaml: key 'start_from' leads in a circle")
+    return resolve_run(base, task, first, seed, config, followed=(*followed, method))
+
+
+def resolve_run(
+    base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...] = ()
+) -> RunConfig:
     """One run with all defaults filled in. Raises ``ConfigError``.
 
     Training settings are layered: the task's, then the method's, then the ``training`` section of the
-    main config (which presets such as ``config/smoke.yaml`` use to shorten every run).
+    main config (which presets such as ``config/smoke.yaml`` use to shorten every run). ``followed``: the
+    methods whose ``start_from`` led here.
     """
     base_config, task_config, method_file = load_base_model(base), load_task(task), load_method(method)
     layers = {**task_config.training, **method_file.training, **config.get("training", {})}
@@ -157,6 +170,7 @@ def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> R
         raise ConfigError(
             f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use"
         )
+    start = _start(base, task, method, seed, config, followed)
     shares = config.get("snapshot_shares", [])
     snapshots = sorted({round(training.iterations * share) for share in shares} - {0, training.iterations})
     content = {
@@ -170,6 +184,7 @@ def resolve_run(base: str, task: str, method: str, seed: int, config: dict) -> R
         "algorithm": method_file.algorithm,
         "parameters": parameters.model_dump(),
         "training": training.model_dump(),
+        "start": start and {"run": start.run, "hash": start.hash},
         "snapshots": snapshots,
         "weights": weights_of(base_config, task_config),
     }
@@ -186,6 +201,19 @@ def resolve_grid(config: dict) -> dict[str, RunConfig]:
                 run = resolve_run(row.base, row.task, method, seed, config)
                 runs[run.run] = run
     return runs
+
+
+def starting_runs(runs: dict[str, RunConfig], config: dict) -> dict[str, RunConfig]:
+    """Runs outside the grid whose adapters runs of the grid start from, directly or not."""
+    found: dict[str, RunConfig] = {}
+    todo = list(runs.values())
+    while todo:
+        run = todo.pop()
+        if run.start and run.start.run not in {*runs, *found}:
+            first = resolve_run(run.base, run.task, load_method(run.method).start_from, run.seed, config)
+            found[first.run] = first
+            todo.append(first)
+    return found
 
 
 def write_runs(runs: dict[str, RunConfig], results: Path) -> None:

@@ -24,6 +24,17 @@ class Trajectories:
     log_probs: torch.Tensor
     sigmas: torch.Tensor
 
+    @staticmethod
+    def join(parts: list[Trajectories]) -> Trajectories:
+        """The images of several micro-batches."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        latents, means, log_probs = (
+            torch.cat([getattr(p, name) for p in parts], dim=1) for name in ("latents", "means", "log_probs")
+        )
+        return Trajectories(latents, means, log_probs, first.sigmas)
+
 
 def noise(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) -> torch.Tensor:
     """Gaussian noise drawn on the CPU, so that every device starts from the same numbers."""
@@ -40,22 +51,20 @@ def sample_trajectories(
     sde: str,
     noise_level: float,
     stochastic: range,
-    rng: torch.Generator,
-    batch: int,
+    noises: torch.Tensor,
     empty: Prompts | None = None,
 ) -> Trajectories:
-    """Roll the policy out from ``initial`` (N, ...): an SDE of ``methods.sde`` on the ``stochastic`` steps,
-    the Euler step of the ODE on the others, whose log-probability is stored as 0."""
+    """Roll the policy out from ``initial`` (N, ...) in one batch: an SDE of ``methods.sde`` on the
+    ``stochastic`` steps, with ``noises`` (len(stochastic), N, ...), and the Euler step of the ODE on the
+    others, whose log-probability is stored as 0."""
     sigmas = model.sigmas(steps).to(model.device)
     step = STEPS[sde]
     latents, means, log_probs = [initial], [], []
     for i in range(steps):
         x = latents[-1]
-        chunks = torch.arange(len(x)).split(batch)
-        velocities = [model.velocity(x[c], sigmas[i].expand(len(c)), prompts[c], empty) for c in chunks]
-        v = torch.cat(velocities)
+        v = model.velocity(x, sigmas[i].expand(len(x)), prompts, empty)
         if i in stochastic:
-            eps = noise(tuple(initial.shape), rng, model.device)
+            eps = noises[stochastic.index(i)]
             taken = step(
                 v, x, sigmas[i], sigmas[i + 1], sigma_second=sigmas[1], noise_level=noise_level, noise=eps
             )

@@ -11,25 +11,27 @@ import torch
 from tqdm import tqdm
 
 import methods
-import rewards
 from base_models import open_base_model
 from base_models.base import POLICY
-from rewards.features import get_features
 from training import checkpoint, provenance
-from training.configuration import RunConfig
+from training.collect import Collected, Collector
+from training.configuration import ConfigError, RunConfig, load_run
 from training.data import DataSet
 from training.files import replacing, write_json
 from training.history import History
+from training.processes import Processes
 from training.prompts import PromptSet
-from training.rollout import Trajectories, decode, noise, sample_ode, sample_trajectories
+from training.rollout import noise
 from training.seeding import generator, seed_of
 from training.update import (
     OLD,
     REFERENCE,
+    Experience,
     Rows,
     accumulate_data_gradients,
     accumulate_forward_gradients,
     accumulate_gradients,
+    add_terms,
     rows_of,
 )
 
@@ -40,23 +42,23 @@ class Trainer:
     def __init__(self, config: RunConfig, folder: Path, data: Path | None = None, device: str = "cpu"):
         self.config, self.folder = config, Path(folder)
         self.started, self.started_cpu = time.monotonic(), provenance.cpu_seconds()
+        self.processes = Processes(device)
         settings, task = config.training, config.task_settings
         torch.manual_seed(seed_of("adapter", config.seed))  # LoRA's A matrices
-        self.model = open_base_model(config.base_model, device)
+        self.model = open_base_model(config.base_model, self.processes.device)
         algorithm = methods.get(config.algorithm)
         dimensions = torch.Size(self.model.latent_shape).numel()
         self.method = algorithm(algorithm.Config(**config.parameters), latent_dimensions=dimensions)
-        self.needs = self.method.needs
+        needs = self.method.needs
+        self.forward = needs.process == "forward"
         self.model.add_adapter(POLICY)
-        self.forward = self.needs.process == "forward"
-        self.copies = [REFERENCE] * self.needs.adaptive_reference + [OLD] * self.forward
+        if config.start:
+            self.start_from(self.folder.parent / config.start.run)
+        self.copies = [REFERENCE] * needs.adaptive_reference + [OLD] * self.forward
         for name in self.copies:
             self.model.add_adapter(name)
             self.model.copy_adapter(POLICY, name)
         self.model.transformer.set_adapter(POLICY)
-        self.stochastic = range(settings.sde_first, settings.sde_first + settings.sde_steps)
-        # The steps whose noise shares a method may train on.
-        self.trainable = range(self.model.config.rollout_steps) if self.forward else self.stochastic
         self.parameters = self.model.adapter_parameters(POLICY)
         self.average = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(
@@ -67,114 +69,63 @@ class Trainer:
         self.wall, self.cpu = 0.0, 0.0
         if settings.iterations:
             self.prompts = PromptSet(Path(task.prompts), task.tag_weights, self.model)
-            if self.needs.process != "data":  # which scores no image
-                self.proxy = rewards.get(task.proxy)
-                self.monitor = [rewards.get(n) for n in task.monitor]
-            self.auxiliary = [rewards.get(n) for n in task.auxiliary] if self.needs.auxiliary else []
-            self.features = get_features(task.features) if self.needs.features else None
-            self.data = DataSet(data, self.prompts) if self.needs.data else None
+            self.data = DataSet(data, self.prompts) if needs.data else None
+            if needs.process != "data":
+                self.collector = Collector(config, self.model, self.prompts, needs, self.processes)
+                # The steps whose noise shares a method may train on.
+                steps = self.model.config.rollout_steps
+                self.trainable = range(steps) if self.forward else self.collector.stochastic
+
+    @torch.no_grad()
+    def start_from(self, folder: Path) -> None:
+        """Begin with the adapter of a finished run."""
+        if load_run(folder).hash != self.config.start.hash:
+            raise ConfigError(f"{folder} holds another configuration than the one this run was resolved for")
+        self.model.read_adapter(folder / "adapter")
 
     # --- one iteration ---------------------------------------------------------------------------
 
-    def rollout(self, iteration: int):
-        """Images of this iteration: trajectories, prompt index per image, rewards, and logged numbers."""
-        c, seed = self.config.training, self.config.seed
-        drawn = self.prompts.draw(c.prompts_per_iteration, seed, iteration)
-        index = torch.tensor(drawn).repeat_interleave(c.group_size)
-        rng = generator("rollout", seed, iteration)
-        shape = self.model.latent_shape
-        if c.same_initial_noise:
-            initial = noise((len(drawn), *shape), rng, self.model.device).repeat_interleave(c.group_size, 0)
-        else:
-            initial = noise((len(index), *shape), rng, self.model.device)
-        common = {
-            "steps": self.model.config.rollout_steps,
-            "batch": c.micro_batch,
-            "empty": self.prompts.empty,
-        }
-        embeddings = self.prompts.embeddings[index]
-        with self.model.sampling(OLD if self.forward else POLICY):
-            if self.forward:
-                latents = sample_ode(self.model, embeddings, initial, **common)
-                sigmas = self.model.sigmas(common["steps"]).to(self.model.device)
-                trajectories = Trajectories(latents[None], latents[:0], latents[:0], sigmas)
-            else:
-                trajectories = sample_trajectories(
-                    self.model,
-                    embeddings,
-                    initial,
-                    sde=c.sde,
-                    noise_level=c.noise_level,
-                    stochastic=self.stochastic,
-                    rng=rng,
-                    **common,
-                )
-        images = decode(self.model, trajectories.latents[-1], c.micro_batch)
-        self.images += len(images)
-        return trajectories, index, images
+    def rows(self, collected: Collected, gate: torch.Tensor, part: torch.Tensor, rng) -> Rows:
+        """This process's rows of one gradient step: ``part`` of all images at a random subset of the steps.
 
-    def evaluate_rollout(self, index: torch.Tensor, images: torch.Tensor, iteration: int):
-        """Rewards and features the method asked for, and what is only watched."""
-        metadata = [self.prompts.prompts[i] for i in index]
-        texts = [p["prompt"] for p in metadata]
-        proxy = self.proxy(images, texts, metadata)
-        auxiliary = [r(images, texts, metadata) for r in self.auxiliary]
-        self.reward_calls += len(images) * (1 + len(auxiliary))
-        self.history.add(iteration, "reward/proxy_mean", proxy.mean())
-        self.history.add(iteration, "reward/proxy_std", proxy.std(correction=0))
-        for reward, scores in zip(self.auxiliary, auxiliary, strict=True):
-            self.history.add(iteration, f"reward/{reward.name}_mean", scores.mean())
-        if iteration % self.config.training.monitor_every == 0:
-            for reward in self.monitor:
-                scores = reward(images, texts, metadata)
-                self.history.add(iteration, f"reward/{reward.name}_mean", scores.mean())
-        return methods.Rollout(
-            rewards=proxy,
-            groups=index,
-            auxiliary=torch.stack(auxiliary) if auxiliary else None,
-            features=self.features(images) if self.features else None,
-        )
-
-    def rows(self, trajectories: Trajectories, index: torch.Tensor, part: torch.Tensor, rng) -> Rows:
-        """Rows of one gradient step: ``part`` of the images at a random subset of the denoising steps."""
+        All numbers are drawn for all rows, so that they do not depend on the number of processes.
+        """
         c = self.config.training
         window = torch.tensor(self.trainable)
         chosen = window[torch.randperm(len(window), generator=rng)[: c.trained_steps]].sort().values
-        rows = rows_of(part, chosen)
+        rows = rows_of(part, chosen, gate)
+        shape = self.model.latent_shape
         if self.forward:
-            shape = (len(rows.image), *self.model.latent_shape)
-            rows.noise = noise(shape, rng, self.model.device)
+            rows.noise = noise((rows.total, *shape), rng, self.model.device)
         if self.data is not None:
-            count = max(1, round(c.data_share * len(rows.image)))
-            rows.data_rows = torch.randperm(len(rows.image), generator=rng)[:count].sort().values
-            image = rows.image[rows.data_rows]
-            rows.data_x0 = self.data.draw(index[image], rng).to(self.model.device)
-            if self.method.config.data_noise == "rollout":
-                rows.data_noise = trajectories.latents[0, image]
-            else:
-                rows.data_noise = noise(tuple(rows.data_x0.shape), rng, self.model.device)
+            rows.data_total = max(1, round(c.data_share * rows.total))
+            rows.data_rows = torch.randperm(rows.total, generator=rng)[: rows.data_total].sort().values
+            caption = collected.prompt_of[rows.image[rows.data_rows]]
+            rows.data_x0 = self.data.draw(caption, rng).to(self.model.device)
+            if self.method.config.data_noise == "fresh":
+                rows.data_noise = noise((rows.data_total, *shape), rng, self.model.device)
+        rows = rows.share(self.processes.share(len(gate)))
+        if self.data is not None and rows.data_noise is None:
+            rows.data_noise = collected.trajectories.latents[0, rows.image[rows.data_rows]]
         return rows
 
-    def update(
-        self, trajectories: Trajectories, index: torch.Tensor, prepared: methods.base.Prepared, iteration: int
-    ):
+    def update(self, collected: Collected, prepared: methods.base.Prepared, iteration: int) -> None:
         """``gradient_steps`` optimiser steps, each on its own share of the images."""
-        c = self.config.training
+        c, device = self.config.training, self.model.device
         rng = generator("update", self.config.seed, iteration)
-        order = torch.randperm(len(index), generator=rng)
-        advantages = prepared.advantages.float().to(self.model.device)
+        share = self.processes.share(len(prepared.gate))
+        experience = Experience(
+            collected.trajectories,
+            self.prompts.embeddings,
+            collected.prompt_of[share],
+            prepared.advantages.float()[share].to(device),
+            prepared.gate[share].to(device),
+        )
+        batches = {"micro_batch": c.micro_batch, "empty": self.prompts.empty}
+        order = torch.randperm(len(prepared.gate), generator=rng)
         for number, part in enumerate(order.chunk(c.gradient_steps)):
             self.optimizer.zero_grad(set_to_none=True)
-            common = (
-                self.model,
-                self.method,
-                trajectories,
-                self.prompts.embeddings[index],
-                advantages,
-                prepared.gate.to(self.model.device),
-                self.rows(trajectories, index, part, rng),
-            )
-            batches = {"micro_batch": c.micro_batch, "empty": self.prompts.empty}
+            common = (self.model, self.method, experience, self.rows(collected, prepared.gate, part, rng))
             if self.forward:
                 terms = accumulate_forward_gradients(*common, **batches)
             else:
@@ -193,13 +144,17 @@ class Trainer:
         for part in torch.randperm(len(index), generator=rng).chunk(c.gradient_steps):
             self.optimizer.zero_grad(set_to_none=True)
             x0 = self.data.draw(index[part], rng).to(self.model.device)
+            eps = noise(tuple(x0.shape), rng, self.model.device)
+            sigma = sigmas[torch.randint(len(sigmas), (len(part),), generator=rng)]
+            mine = slice(self.processes.index, None, self.processes.count)
             terms = accumulate_data_gradients(
                 self.model,
                 self.method,
-                self.prompts.embeddings[index[part]],
-                x0,
-                noise(tuple(x0.shape), rng, self.model.device),
-                sigmas[torch.randint(len(sigmas), (len(part),), generator=rng)],
+                self.prompts.embeddings[index[part][mine]],
+                x0[mine],
+                eps[mine],
+                sigma[mine],
+                data_total=len(part),
                 micro_batch=c.micro_batch,
                 empty=self.prompts.empty,
             )
@@ -207,8 +162,13 @@ class Trainer:
         self.follow()
 
     def step(self, terms: dict[str, float], iteration: int) -> None:
-        """One optimiser step on the accumulated gradients, logged with their terms."""
+        """One optimiser step on the accumulated gradients of all processes, logged with their terms."""
         c = self.config.training
+        for parameter in self.parameters.values():
+            if parameter.grad is None:  # a process without rows
+                parameter.grad = torch.zeros_like(parameter)
+        self.processes.add_up([p.grad for p in self.parameters.values()])
+        terms = add_terms(self.processes.gather_numbers(terms))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), c.max_grad_norm)
         self.optimizer.step()
         self.gradient_steps += 1
@@ -238,24 +198,27 @@ class Trainer:
             total=c.iterations,
             unit="iteration",
             mininterval=1 if sys.stderr.isatty() else 10,
+            disable=not self.processes.main,
         )
         for iteration in bar:
-            if self.needs.process == "data":
+            if self.method.needs.process == "data":
                 self.update_on_data(iteration)
                 shown = "train/data_loss"
             else:
-                trajectories, index, images = self.rollout(iteration)
-                prepared = self.method.prepare(self.evaluate_rollout(index, images, iteration))
+                collected = self.collector.collect(iteration, self.history)
+                self.images += len(collected.prompt_of)
+                self.reward_calls += len(collected.prompt_of) * self.collector.rewards_per_image
+                prepared = self.method.prepare(collected.rollout)
                 for name, value in prepared.metrics.items():
                     self.history.add(iteration, f"train/{name}", value)
-                self.update(trajectories, index, prepared, iteration)
+                self.update(collected, prepared, iteration)
                 shown = "reward/proxy_mean"
             self.iteration = iteration
             value = self.history.value(iteration, shown)
             bar.set_postfix({shown.split("/")[1]: f"{value:.3f}"}, refresh=False)
-            if iteration in self.config.snapshots:
+            if self.processes.main and iteration in self.config.snapshots:
                 self.save_adapter(self.folder / "snapshots" / f"step_{iteration:06d}")
-            if iteration % c.checkpoint_every == 0 and iteration < c.iterations:
+            if self.processes.main and iteration % c.checkpoint_every == 0 and iteration < c.iterations:
                 self.save_checkpoint()
         self.finish()
 
@@ -293,9 +256,11 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the newest checkpoint of the same configuration; other checkpoints are dropped."""
         found = checkpoint.load_latest(self.folder / "checkpoint")
+        self.processes.wait()  # before the first one may write
         if found is None or found[1]["hash"] != self.config.hash:
-            for stale in ("checkpoint", "snapshots"):
-                shutil.rmtree(self.folder / stale, ignore_errors=True)
+            if self.processes.main:
+                for stale in ("checkpoint", "snapshots"):
+                    shutil.rmtree(self.folder / stale, ignore_errors=True)
             return
         tensors, numbers = found
         for key, parameter in self.parameters.items():
@@ -314,9 +279,12 @@ class Trainer:
 
     def finish(self) -> None:
         """Adapter and history first; provenance last, as the mark of a finished run."""
+        costs = self.processes.gather_numbers({**self.costs(), "memory": provenance.peak_memory_mb()})
+        if not self.processes.main:
+            return
         self.save_adapter(self.folder / "adapter")
         self.history.save(self.folder / "history.parquet")
-        costs = self.costs()
+        wall = costs[0]["wall"]
         write_json(
             self.folder / "provenance.json",
             {
@@ -327,10 +295,11 @@ class Trainer:
                 "packages": provenance.packages(),
                 "hardware": provenance.hardware(),
                 "weights_sha256": self.config.weights,
-                "wall_seconds": round(costs["wall"], 2),
-                "cpu_seconds": round(costs["cpu"], 2),
-                "device_seconds": round(costs["wall"], 2),
-                "peak_memory_mb": round(provenance.peak_memory_mb(), 1),
+                "processes": self.processes.count,
+                "wall_seconds": round(wall, 2),
+                "cpu_seconds": round(sum(c["cpu"] for c in costs), 2),
+                "device_seconds": round(wall * self.processes.count, 2),
+                "peak_memory_mb": round(max(c["memory"] for c in costs), 1),
                 "images_generated": self.images,
                 "reward_calls": self.reward_calls,
                 "gradient_steps": self.gradient_steps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,25 +16,61 @@ OLD = "old"  # the policy that makes the images of a forward-process method
 
 
 @dataclass
+class Experience:
+    """What an update reads of a rollout: n images of this process.
+
+    ``prompts`` are those of the whole training set, ``prompt_of`` (n,) the one of each image;
+    ``advantages`` and ``gate`` (n,) are the method's.
+    """
+
+    trajectories: Trajectories
+    prompts: Prompts
+    prompt_of: torch.Tensor
+    advantages: torch.Tensor
+    gate: torch.Tensor
+
+    def embeddings(self, image: torch.Tensor) -> Prompts:
+        return self.prompts[self.prompt_of[image]]
+
+
+@dataclass
 class Rows:
     """R (image, step) pairs of one gradient step, and where data rows stand beside them.
 
     ``image`` and ``step`` are long (R,); ``data_rows`` are positions in 0..R-1 that carry a data latent
     (the same prompt and sigma), ``data_x0`` and ``data_noise`` (M, ...) their values. ``noise`` (R, ...)
-    noises the final latents of a forward-process method.
+    noises the final latents of a forward-process method. ``total``, ``gated_total`` and ``data_total``
+    count the rows of the whole gradient step, of which other processes may hold a part.
     """
 
     image: torch.Tensor
     step: torch.Tensor
+    total: int
+    gated_total: int
+    data_total: int = 0
     data_rows: torch.Tensor | None = None
     data_x0: torch.Tensor | None = None
     data_noise: torch.Tensor | None = None
     noise: torch.Tensor | None = None
 
+    def share(self, images: slice) -> Rows:
+        """The rows of these images, which are numbered from 0 then."""
+        mine = (self.image >= images.start) & (self.image < images.stop)
+        part = replace(self, image=self.image[mine] - images.start, step=self.step[mine])
+        if self.noise is not None:
+            part.noise = self.noise[mine]
+        if self.data_rows is not None:
+            kept = mine[self.data_rows]
+            part.data_rows = (mine.cumsum(0) - 1)[self.data_rows[kept]]
+            part.data_x0 = self.data_x0[kept]
+            part.data_noise = None if self.data_noise is None else self.data_noise[kept]
+        return part
 
-def rows_of(images: torch.Tensor, steps: torch.Tensor) -> Rows:
-    """All pairs of the images and the trained steps, step by step."""
-    return Rows(images.repeat(len(steps)), steps.repeat_interleave(len(images)))
+
+def rows_of(images: torch.Tensor, steps: torch.Tensor, gate: torch.Tensor) -> Rows:
+    """All pairs of the images and the trained steps, step by step; ``gate`` (N,) of all images."""
+    image = images.repeat(len(steps))
+    return Rows(image, steps.repeat_interleave(len(images)), len(image), int(gate[image].sum()))
 
 
 def _referenced(reference: str, gated: torch.Tensor) -> torch.Tensor:
@@ -47,14 +83,20 @@ def _noised(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch
     return (1 - column) * x0 + column * noise
 
 
-def _backward(
-    method: Method, batch: Batch | ForwardBatch | SupervisedBatch, totals: dict[str, float]
-) -> None:
-    """Gradients of one micro-batch; its terms are added to ``totals``."""
+def _backward(method: Method, batch: Batch | ForwardBatch | SupervisedBatch) -> dict[str, float]:
+    """Gradients of one micro-batch. Returns its terms."""
     loss, terms = method.loss(batch)
     loss.backward()
-    for key, value in terms.items():
-        totals[key] = totals.get(key, 0.0) + value
+    return terms
+
+
+def add_terms(parts: list[dict[str, float]]) -> dict[str, float]:
+    """Logged terms of several parts of one gradient step, added up by name."""
+    totals: dict[str, float] = {}
+    for terms in parts:
+        for key, value in terms.items():
+            totals[key] = totals.get(key, 0.0) + value
+    return totals
 
 
 @torch.no_grad()
@@ -73,10 +115,7 @@ def reference_velocity(
 def accumulate_gradients(
     model: BaseModel,
     method: Method,
-    trajectories: Trajectories,
-    prompts: Prompts,
-    advantages: torch.Tensor,
-    gate: torch.Tensor,
+    experience: Experience,
     rows: Rows,
     *,
     sde: str,
@@ -90,14 +129,13 @@ def accumulate_gradients(
     ``on_policy``: the policy has not moved since the rollout. Its own mean and log-probability are then
     the old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout.
     """
-    needs, sigmas = method.needs, trajectories.sigmas
-    gated_rows = int(gate[rows.image].sum())
-    data_count = 0 if rows.data_rows is None else len(rows.data_rows)
-    totals: dict[str, float] = {}
+    needs, trajectories = method.needs, experience.trajectories
+    sigmas = trajectories.sigmas
+    terms = []
     for part in torch.arange(len(rows.image)).split(micro_batch):
         image, step = rows.image[part], rows.step[part]
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
-        sigma, embeddings, gated = sigmas[step], prompts[image], gate[image]
+        sigma, embeddings, gated = sigmas[step], experience.embeddings(image), experience.gate[image]
 
         def transition(velocity, keep=slice(None), x=x, x_next=x_next, step=step):
             return STEPS[sde](
@@ -124,7 +162,7 @@ def accumulate_gradients(
             at = rows.data_rows[mine]
             x0, eps = rows.data_x0[mine], rows.data_noise[mine]
             s = sigmas[rows.step[at]]
-            noised, caption = _noised(x0, eps, s), prompts[rows.image[at]]
+            noised, caption = _noised(x0, eps, s), experience.embeddings(rows.image[at])
             # Policy and data rows share one forward pass.
             joint = Prompts(
                 torch.cat([embeddings.tokens, caption.tokens]), torch.cat([embeddings.pooled, caption.pooled])
@@ -144,38 +182,35 @@ def accumulate_gradients(
             log_prob=now.log_prob,
             old_mean=now.mean.detach() if on_policy else trajectories.means[step, image],
             old_log_prob=now.log_prob.detach() if on_policy else trajectories.log_probs[step, image],
-            advantages=advantages[image],
+            advantages=experience.advantages[image],
             gate=gated,
-            rows=len(rows.image),
-            gated_rows=gated_rows,
+            rows=rows.total,
+            gated_rows=rows.gated_total,
             reference_rows=wanted if reference_mean is not None else None,
             reference_mean=reference_mean,
             data=data,
-            data_rows=data_count,
+            data_rows=rows.data_total,
         )
-        _backward(method, batch, totals)
-    return totals
+        terms.append(_backward(method, batch))
+    return add_terms(terms)
 
 
 def accumulate_forward_gradients(
     model: BaseModel,
     method: Method,
-    trajectories: Trajectories,
-    prompts: Prompts,
-    advantages: torch.Tensor,
-    gate: torch.Tensor,
+    experience: Experience,
     rows: Rows,
     *,
     micro_batch: int,
     empty: Prompts | None = None,
 ) -> dict[str, float]:
     """As ``accumulate_gradients`` for methods that train on noised final latents."""
-    needs = method.needs
-    gated_rows = int(gate[rows.image].sum())
-    totals: dict[str, float] = {}
+    needs, trajectories = method.needs, experience.trajectories
+    terms = []
     for part in torch.arange(len(rows.image)).split(micro_batch):
         image, t, noise = rows.image[part], trajectories.sigmas[rows.step[part]], rows.noise[part]
-        x0, embeddings, gated = trajectories.latents[-1, image], prompts[image], gate[image]
+        x0, embeddings = trajectories.latents[-1, image], experience.embeddings(image)
+        gated = experience.gate[image]
         x_t = _noised(x0, noise, t)
         with torch.no_grad(), model.using(OLD):
             old_velocity = model.velocity(x_t, t, embeddings, empty)
@@ -190,15 +225,15 @@ def accumulate_forward_gradients(
             x0=x0,
             noise=noise,
             t=t,
-            advantages=advantages[image],
+            advantages=experience.advantages[image],
             gate=gated,
-            rows=len(rows.image),
-            gated_rows=gated_rows,
+            rows=rows.total,
+            gated_rows=rows.gated_total,
             reference_rows=wanted if reference is not None else None,
             reference_velocity=reference,
         )
-        _backward(method, batch, totals)
-    return totals
+        terms.append(_backward(method, batch))
+    return add_terms(terms)
 
 
 def accumulate_data_gradients(
@@ -209,14 +244,16 @@ def accumulate_data_gradients(
     noise: torch.Tensor,
     sigma: torch.Tensor,
     *,
+    data_total: int,
     micro_batch: int,
     empty: Prompts | None = None,
 ) -> dict[str, float]:
-    """As ``accumulate_gradients`` for methods that train on data alone: M rows, one prompt each."""
-    totals: dict[str, float] = {}
+    """As ``accumulate_gradients`` for methods that train on data alone: M rows, one prompt each, of the
+    gradient step's ``data_total``."""
+    terms = []
     for part in torch.arange(len(x0)).split(micro_batch):
         noised = _noised(x0[part], noise[part], sigma[part])
         velocity = model.velocity(noised, sigma[part], prompts[part], empty)
-        batch = SupervisedBatch(DataBatch(x0[part], noise[part], velocity), len(x0))
-        _backward(method, batch, totals)
-    return totals
+        batch = SupervisedBatch(DataBatch(x0[part], noise[part], velocity), data_total)
+        terms.append(_backward(method, batch))
+    return add_terms(terms)

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from base_models.base import ADAPTER_FILE
 from evaluation.configuration import EvaluationConfig, load_evaluation, sampling_settings, scoring_settings
 from rewards.weights import verify
 from training.configuration import ConfigError, RunConfig
@@ -16,6 +17,7 @@ from training.resolve import (
     load_method,
     load_task,
     resolve_grid,
+    starting_runs,
     write_runs,
 )
 
@@ -25,14 +27,24 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved grid."""
+    """The resolved grid. ``starting`` runs are trained, not evaluated: runs of the grid start from them."""
 
     runs: dict[str, RunConfig]
+    starting: dict[str, RunConfig]
     data_per_prompt: int
+
+    @property
+    def trained(self) -> dict[str, RunConfig]:
+        return {**self.starting, **self.runs}
+
+    def start_file(self, run: str) -> list[str]:
+        """Path of the adapter the run starts from, or an empty list."""
+        start = self.trained[run].start
+        return [f"{RESULTS}/runs/{start.run}/adapter/{ADAPTER_FILE}"] if start else []
 
     def data_file(self, run: str) -> list[str]:
         """Path of the run's data latents, or an empty list."""
-        config = self.runs[run]
+        config = self.trained[run]
         kind = config.training.data
         if kind == "none":
             return []
@@ -40,7 +52,7 @@ class Plan:
 
     def data_identity(self, base: str, task: str) -> str:
         """Changes when the prompts or the base model's weights change."""
-        config = next(r for r in self.runs.values() if (r.base, r.task) == (base, task))
+        config = next(r for r in self.trained.values() if (r.base, r.task) == (base, task))
         weights = [v for k, v in config.weights.items() if k.startswith(Path(config.base_model.path).name)]
         return ",".join([sha256(Path(config.task_settings.prompts)), *weights])
 
@@ -48,6 +60,7 @@ class Plan:
 def make_plan(config: dict) -> Plan:
     """Resolve, check and write the settings of every step. Raises ``ValueError`` with one clear message."""
     runs = resolve_grid(config)
+    starting = starting_runs(runs, config)
     evaluation = load_evaluation(config.get("evaluation"))
     tasks = {row.task: load_task(row.task) for row in grid_rows(config)}
     for name, task in tasks.items():
@@ -59,11 +72,11 @@ def make_plan(config: dict) -> Plan:
                 )
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     check_disk(runs, evaluation, {name: task.suites for name, task in tasks.items()})
-    write_runs(runs, RESULTS)
+    write_runs({**starting, **runs}, RESULTS)
     write_settings("sampling", sampling_settings(evaluation, tasks))
     write_settings("scoring", scoring_settings(evaluation, tasks))
     write_settings("rendering", rendering_settings(config, evaluation))
-    return Plan(runs, config.get("data_per_prompt", 2))
+    return Plan(runs, starting, config.get("data_per_prompt", 2))
 
 
 def write_settings(name: str, settings: dict) -> None:

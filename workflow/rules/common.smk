@@ -16,7 +16,7 @@ except ValueError as error:
 
 
 wildcard_constraints:
-    run="|".join(PLAN.runs) or "none",
+    run="|".join(PLAN.trained) or "none",
     kind="synthetic|real",
 
 
@@ -30,6 +30,11 @@ shell.prefix(
 def data_of(wildcards):
     """Data latents of the run, if its method trains on data."""
     return PLAN.data_file(wildcards.run)
+
+
+def start_of(wildcards):
+    """Adapter that the run starts from, if it starts from another run's."""
+    return PLAN.start_file(wildcards.run)
 
 
 def run_scores():

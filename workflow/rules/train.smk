@@ -3,6 +3,7 @@ rule train:
     input:
         run="results/runs/{run}/run.yaml",
         data=data_of,
+        start=start_of,
     output:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
         history="results/runs/{run}/history.parquet",

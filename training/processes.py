@@ -1,0 +1,55 @@
+"""Several processes that train one run together, through accelerate.
+
+Every process holds the whole policy and a share of an iteration's images. Rewards are gathered and
+gradients added up, so the number of processes does not enter the result. One process needs no launcher,
+several have any that accelerate understands:
+
+    torchrun --nproc_per_node 4 -m training run results/runs/RUN
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather, gather_object, reduce
+
+
+class Processes:
+    """This process among all. ``device`` is "cpu", or "cuda" for the accelerator of each process."""
+
+    def __init__(self, device: str = "cpu"):
+        self._state = PartialState(cpu=device == "cpu")
+        self.count, self.index = self._state.num_processes, self._state.process_index
+        self.main = self._state.is_main_process
+        self.device = self._state.device
+
+    def share(self, images: int) -> slice:
+        """Which of ``images`` this process makes. Raises ``ValueError`` if the shares would differ."""
+        if images % self.count:
+            raise ValueError(
+                f"{images} images per iteration (prompts_per_iteration x group_size) cannot be shared "
+                f"equally by {self.count} processes"
+            )
+        size = images // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """The (n, ...) of every process in order, (count * n, ...), on the CPU."""
+        if self.count == 1:
+            return values.cpu()
+        return gather(values.to(self.device).contiguous()).cpu()
+
+    def add_up(self, gradients: list[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over the processes, in one message."""
+        if self.count == 1:
+            return
+        flat = reduce(torch.cat([g.flatten() for g in gradients]), reduction="sum")
+        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+    def gather_numbers(self, numbers: dict[str, float]) -> list[dict[str, float]]:
+        """The dictionary of every process, in order; their keys may differ."""
+        return [numbers] if self.count == 1 else gather_object([numbers])
+
+    def wait(self) -> None:
+        self._state.wait_for_everyone()
