@@ -79,13 +79,7 @@ class Collector:
         scores = [s.result() for s in scores]
         every = {key: self.processes.gather(torch.cat([s[key] for s in scores])) for key in scores[0]}
         self.log(every, iteration, history)
-        rollout = methods.Rollout(
-            rewards=every["proxy"],
-            groups=prompt_of,
-            auxiliary=torch.stack([every[n] for n in self.auxiliary]) if self.auxiliary else None,
-            features=every.get("features"),
-        )
-        return Collected(prompt_of, rollout, Trajectories.join(parts))
+        return Collected(prompt_of, self.as_rollout(every, prompt_of), Trajectories.join(parts))
 
     def draw_noise(self, images: int, share: slice, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Initial noise (n, ...) and that of the stochastic steps (S, n, ...) of this process's share.
@@ -138,6 +132,15 @@ class Collector:
         if self.features:
             scores["features"] = self.features(images)
         return scores
+
+    def as_rollout(self, scores: dict[str, torch.Tensor], prompt_of: torch.Tensor) -> methods.Rollout:
+        """What the method sees of all images."""
+        return methods.Rollout(
+            rewards=scores["proxy"],
+            groups=prompt_of,
+            auxiliary=torch.stack([scores[n] for n in self.auxiliary]) if self.auxiliary else None,
+            features=scores.get("features"),
+        )
 
     def log(self, scores: dict[str, torch.Tensor], iteration: int, history: History) -> None:
         history.add(iteration, "reward/proxy_mean", scores["proxy"].mean())

@@ -1,0 +1,1 @@
+"""What the suite costs on the machine at hand: ``python -m benchmarks``."""

@@ -1,0 +1,88 @@
+"""``python -m benchmarks``: measure the suite on the machine at hand.
+
+Writes ``benchmarks/results/<hardware>.json`` and the same as a table beside it. Parts: rates, loops, methods,
+overhead, scaling; ``--grids`` adds whole grids in fresh clones. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import loops, overhead, rates, scaling
+from benchmarks.measuring import hardware
+from benchmarks.report import to_markdown
+from training import provenance
+from training.command import set_threads
+from training.files import write_json, write_text
+
+TASKS = ("ocr", "counting")
+COMPARED = ("grpo", "gardo")
+
+
+def measure_loops(device: str, repeats: int) -> dict:
+    pairs = [(task, method) for task in TASKS for method in COMPARED]
+    return {
+        f"{method}, {task}": {
+            **loops.against_straight(method, task, device, repeats),
+            "gradient_difference": loops.gradient_difference(method, device),
+        }
+        for task, method in tqdm(pairs, desc="straight loop")
+    }
+
+
+def measure_methods(device: str, repeats: int) -> dict:
+    names = tqdm(loops.method_names(), desc="methods")
+    return {name: loops.against_grpo(name, device, repeats) for name in names}
+
+
+def measure_overhead(device: str, repeats: int) -> dict:
+    return {"start_up_seconds": overhead.start_up(repeats), "snakemake_seconds_per_job": overhead.per_job()}
+
+
+def measure_scaling(device: str, repeats: int) -> dict:
+    return {key: scaling.ladder(key) for key in tqdm(scaling.LADDERS, desc="scaling")}
+
+
+PARTS = {
+    "rates": rates.measure,
+    "loops": measure_loops,
+    "methods": measure_methods,
+    "overhead": measure_overhead,
+    "scaling": measure_scaling,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--grids", nargs="*", default=[], metavar="CONFIG", help="config files to run whole")
+    parser.add_argument("--cores", type=int, default=2, help="of the grids")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    set_threads(arguments.threads)
+
+    machine = hardware(arguments.threads)
+    result = {"hardware": machine, "git": provenance.git_state(), "repeats": arguments.repeats}
+    for name in arguments.only:
+        result[name] = PARTS[name](arguments.device, arguments.repeats)
+    if arguments.grids:
+        result["grids"] = {path: overhead.grid(path, arguments.cores) for path in arguments.grids}
+    label = machine["accelerator"] if arguments.device == "cuda" else machine["processor"]
+    path = arguments.out / re.sub(r"[^A-Za-z0-9]+", "-", str(label)).strip("-").lower()
+    write_json(path.with_suffix(".json"), result)
+    write_text(path.with_suffix(".md"), to_markdown(result))
+    print(to_markdown(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

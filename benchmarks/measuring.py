@@ -1,0 +1,86 @@
+"""Medians of wall time after a warm-up, ratios of alternating pairs, counted FLOPs, the machine's peak."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+WARM_UP = 1
+
+
+def seconds(call: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def median_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Median wall seconds of ``call`` after one unmeasured call."""
+    for _ in range(WARM_UP):
+        call()
+    return statistics.median(seconds(call) for _ in range(repeats))
+
+
+def alternate(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Wall seconds of each call, taken in turns, so that all see the same state of the machine."""
+    for call in calls.values():
+        for _ in range(WARM_UP):
+            call()
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            taken[name].append(seconds(call))
+    return taken
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median of the ratios of pairs."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products and convolutions that ``call`` runs."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def peak_flops(dtype: torch.dtype, device: str, size: int = 2048, repeats: int = 5) -> float:
+    """FLOP/s of a square matrix product, the machine's practical peak in this precision."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / median_seconds(lambda: a @ b, repeats)
+
+
+def exponent(x: list[float], y: list[float]) -> float:
+    """Slope of log y over log x by least squares: y grows like x to this power."""
+    log_x, log_y = [math.log(v) for v in x], [math.log(v) for v in y]
+    return statistics.linear_regression(log_x, log_y).slope
+
+
+def hardware(threads: int) -> dict[str, str | int]:
+    from training.provenance import hardware as described
+
+    return {**described(), "cores": os.cpu_count() or 1, "threads": threads, "system": platform.system()}
+
+
+__all__ = [
+    "alternate",
+    "exponent",
+    "flops",
+    "hardware",
+    "median_seconds",
+    "peak_flops",
+    "ratio",
+    "seconds",
+]

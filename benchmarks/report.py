@@ -1,0 +1,96 @@
+"""Measurements as Markdown tables."""
+
+from __future__ import annotations
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _rates(part: dict) -> str:
+    rows = [
+        [
+            name,
+            f"{row['images_per_second']:.0f}",
+            f"{row['gflop_per_image']:.2f}" if "gflop_per_image" in row else "–",
+            f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "–",
+        ]
+        for name, row in part["rows"].items()
+    ]
+    peak = f"Peak of a matrix product in {part['precision']}: {part['peak_gflops']:.0f} GFLOP/s.\n\n"
+    return peak + _table(["default setting", "images/s", "GFLOP per image", "share of the peak"], rows)
+
+
+def _loops(part: dict) -> str:
+    rows = [
+        [
+            name,
+            f"{row['straight_seconds']:.2f}",
+            f"{row['suite_seconds']:.2f}",
+            f"{row['ratio']:.2f}×",
+            f"{row['gradient_difference']:.0e}",
+        ]
+        for name, row in part.items()
+    ]
+    header = ["iteration of", "straight loop, s", "suite, s", "ratio of pairs", "gradients apart (fp32)"]
+    return _table(header, rows)
+
+
+def _methods(part: dict) -> str:
+    rows = [[name, f"{r['seconds']:.2f}", f"{r['relative_to_grpo']:.2f}×"] for name, r in part.items()]
+    return _table(["method", "s per iteration", "relative to plain GRPO"], rows)
+
+
+def _overhead(part: dict) -> str:
+    rows = [
+        ["start-up of a job, one image trained", f"{part['start_up_seconds']:.1f}"],
+        ["Snakemake's own time per job", f"{part['snakemake_seconds_per_job']:.2f}"],
+    ]
+    return _table(["overhead", "seconds"], rows)
+
+
+def _scaling(part: dict) -> str:
+    rows = []
+    for key, found in part.items():
+        points = found["points"]
+        rows.append(
+            [
+                key,
+                ", ".join(str(p[key]) for p in points),
+                ", ".join(f"{p['seconds']:.2f}" for p in points),
+                f"{found['time_exponent']:.2f}",
+                ", ".join(f"{p['peak_memory_mb']:.0f}" for p in points),
+                f"{found['memory_exponent']:.2f}",
+            ]
+        )
+    header = ["what grows", "values", "s per iteration", "exponent", "peak MB", "exponent"]
+    return _table(header, rows)
+
+
+def _grids(part: dict) -> str:
+    rows = [
+        [name, str(r["cores"]), f"{r['seconds'] / 60:.1f}", f"{r['peak_memory_mb']:.0f}"]
+        for name, r in part.items()
+    ]
+    return _table(["grid", "cores", "minutes", "peak MB of a process"], rows)
+
+
+PARTS = {
+    "rates": ("Rates", _rates),
+    "loops": ("Against the straight loop", _loops),
+    "methods": ("Methods", _methods),
+    "overhead": ("Overhead", _overhead),
+    "scaling": ("Growth", _scaling),
+    "grids": ("Whole grids", _grids),
+}
+
+
+def to_markdown(result: dict) -> str:
+    """All measured parts; what was not measured is left out."""
+    machine = ", ".join(f"{key}: {value}" for key, value in result["hardware"].items())
+    parts = [f"# Measured\n\n{machine}. Commit {str(result['git']['commit'])[:7]}. Medians.\n"]
+    for key, (title, render) in PARTS.items():
+        if key in result:
+            parts.append(f"## {title}\n\n{render(result[key])}")
+    return "\n".join(parts)

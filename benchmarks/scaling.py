@@ -1,0 +1,79 @@
+"""How seconds and memory of an iteration grow. Each point is a process of its own, whose peak is its own.
+
+``python -m benchmarks.scaling group_size=24 micro_batch=24`` prints one point.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measuring import exponent
+
+# Each ladder changes one setting of the default and leaves the rest.
+LADDERS: dict[str, list[int]] = {
+    "group_size": [6, 12, 24, 48],
+    "prompts_per_iteration": [3, 6, 12, 24],
+    "rollout_steps": [5, 8, 16, 32],
+    "image_size": [32, 48, 64],
+    "micro_batch": [12, 24, 48, 96],
+    "repetitions": [3, 9, 27],
+    "processes": [1, 2],
+}
+FIXED = {
+    # Memory is bounded by the micro-batch, so it must not hide behind an iteration's images.
+    "group_size": {"micro_batch": 36},
+    "prompts_per_iteration": {"micro_batch": 36},
+}
+
+
+def point(settings: dict[str, int], launcher: tuple[str, ...] = (sys.executable,)) -> dict[str, float]:
+    """Seconds per iteration and peak memory in MB of one setting, measured in another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "point.json"
+        arguments = [*(f"{k}={v}" for k, v in settings.items()), str(out)]
+        subprocess.run([*launcher, "-m", "benchmarks.scaling", *arguments], check=True, capture_output=True)
+        return json.loads(out.read_text())
+
+
+def ladder(key: str) -> dict:
+    """Points of one ladder and the fitted exponents of time and memory."""
+    points = []
+    for value in LADDERS[key]:
+        if key == "processes":
+            measured = point({}, ("torchrun", "--nproc_per_node", str(value)))
+        else:
+            measured = point({key: value, **FIXED.get(key, {})})
+        points.append({key: value, **measured})
+    values = [p[key] for p in points]
+    return {
+        "points": points,
+        "time_exponent": exponent(values, [p["seconds"] for p in points]),
+        "memory_exponent": exponent(values, [p["peak_memory_mb"] for p in points]),
+    }
+
+
+def _measure(settings: dict[str, int], out: Path) -> None:
+    import torch
+
+    from benchmarks.measuring import seconds
+    from benchmarks.setting import iterate, open_trainer
+    from training.provenance import peak_memory_mb
+
+    torch.set_num_threads(1)
+    repetitions = settings.pop("repetitions", 3)
+    base = {k: settings.pop(k) for k in ("rollout_steps", "image_size") if k in settings}
+    trainer = open_trainer("grpo", base=base, **settings)
+    taken = [seconds(lambda i=i: iterate(trainer, i)) for i in range(1, repetitions + 2)]
+    if trainer.processes.main:
+        result = {"seconds": statistics.median(taken[1:]), "peak_memory_mb": peak_memory_mb()}
+        out.write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    *pairs, path = sys.argv[1:]
+    _measure({k: int(v) for k, v in (pair.split("=") for pair in pairs)}, Path(path))
