@@ -73,6 +73,7 @@ class Trainer:
             self.auxiliary = [rewards.get(n) for n in task.auxiliary] if self.needs.auxiliary else []
             self.features = get_features(task.features) if self.needs.features else None
             self.data = DataSet(data, self.prompts) if self.needs.data else None
+        self.model.release_text_encoders()
 
     # --- one iteration ---------------------------------------------------------------------------
 
