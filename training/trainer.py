@@ -20,6 +20,7 @@ from training.configuration import RunConfig
 from training.data import DataSet
 from training.files import replacing, write_json
 from training.history import History
+from training.model_card import model_card
 from training.prompts import PromptSet
 from training.rollout import Trajectories, decode, noise, sample_ode, sample_trajectories
 from training.seeding import generator, seed_of
@@ -271,6 +272,7 @@ class Trainer:
         """The averaged weights in the diffusers LoRA format."""
         with replacing(folder) as temporary:
             self.model.save_lora(temporary, self.average)
+            (temporary / "README.md").write_text(model_card(self.config, self.iteration, folder))
 
     def save_checkpoint(self) -> None:
         tensors = {f"policy.{k}": p.detach() for k, p in self.parameters.items()}
