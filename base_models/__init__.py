@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+import torch
+
 from base_models.base import BaseModel, BaseModelConfig, Prompts
 
-_NOT_PLUGINS = {"base"}
+_NOT_PLUGINS = {"base", "pipelines", "requirements"}
 
 
 def names() -> list[str]:
@@ -16,19 +18,28 @@ def names() -> list[str]:
     return sorted(n for n in found if not n.startswith("_") and n not in _NOT_PLUGINS)
 
 
-def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:
-    """Open the pipeline that ``config`` names. Raises ``ValueError`` with the valid adapters."""
-    if config.adapter not in names():
-        raise ValueError(f"unknown base model adapter {config.adapter!r}; valid: {', '.join(names())}")
-    module = importlib.import_module(f"base_models.{config.adapter}")
+def get_class(adapter: str) -> type[BaseModel]:
+    """The class of ``base_models/<adapter>.py``. Raises ``ValueError`` with the valid adapters."""
+    if adapter not in names():
+        raise ValueError(f"unknown base model adapter {adapter!r}; valid: {', '.join(names())}")
+    module = importlib.import_module(f"base_models.{adapter}")
     for value in vars(module).values():
         if (
             isinstance(value, type)
             and issubclass(value, BaseModel)
-            and getattr(value, "name", None) == config.adapter
+            and getattr(value, "name", None) == adapter
         ):
-            return value(config, device)
-    raise ValueError(f"base_models/{config.adapter}.py holds no BaseModel with name = {config.adapter!r}")
+            return value
+    raise ValueError(f"base_models/{adapter}.py holds no BaseModel with name = {adapter!r}")
 
 
-__all__ = ["BaseModel", "BaseModelConfig", "Prompts", "names", "open_base_model"]
+def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:
+    """Open the pipeline that ``config`` names. Raises ``ValueError`` where something it needs is missing."""
+    model = get_class(config.adapter)
+    missing = model.missing(config, gpu=torch.device(device).type == "cuda")
+    if missing:
+        raise ValueError("; ".join(missing))
+    return model(config, device)
+
+
+__all__ = ["BaseModel", "BaseModelConfig", "Prompts", "get_class", "names", "open_base_model"]

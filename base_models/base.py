@@ -38,16 +38,27 @@ class BaseModelConfig(PydanticModel):
     label: str = Field(description="name in tables")
     adapter: str = Field(description="file in base_models/ that opens it")
     path: str = Field(description="folder, or model id on the hub")
-    revision: str | None = Field(None, description="pinned commit of a hub model")
+    revision: str | None = Field(
+        None, pattern="^[0-9a-f]{40}$", description="pinned commit of a hub model, 40 hexadecimal digits"
+    )
+    license: str = Field("apache-2.0", description="licence of the weights and of adapters to them")
     without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    needs_gpu: bool = Field(False, description="too large for a processor")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of transformer and text encoders; LoRA weights and the VAE stay in float32"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, slower updates"
+    )
     sampling_dtype: Literal["bfloat16", "float16"] | None = Field(
         None,
         description="sample from a copy of the transformer in this precision, LoRA merged; null: no copy",
     )
     image_size: int = Field(gt=0, description="pixels")
     max_sequence_length: int = Field(gt=0, description="T5 tokens")
-    guidance_scale: float = Field(1.0, ge=1, description="1 turns classifier-free guidance off")
+    guidance_scale: float = Field(
+        1.0, ge=1, description="classifier-free, 1 turns it off; embedded where the model was distilled so"
+    )
     rollout_steps: int = Field(gt=0, description="denoising steps in training")
     evaluation_steps: int = Field(gt=0, description="denoising steps in evaluation (deterministic)")
     lora: LoraSettings
@@ -55,12 +66,17 @@ class BaseModelConfig(PydanticModel):
 
 @dataclass
 class Prompts:
-    """Embeddings of n prompts: tokens (n, L, D), pooled (n, P). Index it with a long tensor."""
+    """Embeddings of n prompts: tokens (n, L, D), pooled (n, P). Index it with a long or boolean tensor.
+
+    They stay on the CPU: 205 tokens of 4096 bf16 numbers are 1.7 MB, so the prompts of a whole task would
+    fill a device. ``BaseModel.predict`` moves the rows it is given.
+    """
 
     tokens: torch.Tensor
     pooled: torch.Tensor
 
-    def __getitem__(self, index) -> Prompts:
+    def __getitem__(self, index: torch.Tensor) -> Prompts:
+        index = index.to(self.tokens.device)
         return Prompts(self.tokens[index], self.pooled[index])
 
     def __len__(self) -> int:
@@ -79,16 +95,34 @@ class BaseModel(ABC):
         self.dtype = getattr(torch, config.dtype)
         self._sampler: torch.nn.Module | None = None
 
+    @classmethod
+    def missing(cls, config: BaseModelConfig, *, gpu: bool) -> list[str]:
+        """What keeps ``config`` from being opened, one line each; empty where nothing does.
+
+        Args:
+            gpu: whether it will be opened on one.
+        """
+        return [f"{config.label} needs a GPU, and torch finds none"] if config.needs_gpu and not gpu else []
+
     # --- what each pipeline class must say -------------------------------------------------------
 
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent, without the batch."""
+        """Shape of one latent, without the batch; image-like, (C, H, W)."""
+
+    @property
+    def classifier_free_guidance(self) -> bool:
+        """Whether ``velocity`` needs the embedding of the empty prompt."""
+        return self.config.guidance_scale > 1
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Prompts:
-        """Embed prompts without gradient."""
+        """Embed prompts without gradient. Raises ``RuntimeError`` once the text encoders are released."""
+
+    @abstractmethod
+    def release_text_encoders(self) -> None:
+        """Free the memory of the text encoders, once all prompts are embedded."""
 
     @abstractmethod
     def sigmas(self, steps: int) -> torch.Tensor:
@@ -119,15 +153,14 @@ class BaseModel(ABC):
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None = None
     ) -> torch.Tensor:
-        """Velocity with classifier-free guidance u + g (c - u) where the guidance scale exceeds 1.
+        """Velocity, with classifier-free guidance u + g (c - u) where the model uses it.
 
         Args:
             empty: embedding of the empty prompt, one row; needed for guidance only.
         """
-        g = self.config.guidance_scale
-        if g == 1.0:
+        if not self.classifier_free_guidance:
             return self.predict(x, sigma, prompts)
-        n = len(x)
+        g, n = self.config.guidance_scale, len(x)
         both = Prompts(
             torch.cat([empty.tokens.expand(n, -1, -1), prompts.tokens]),
             torch.cat([empty.pooled.expand(n, -1), prompts.pooled]),
@@ -188,6 +221,8 @@ class BaseModel(ABC):
             ),
             adapter_name=name,
         )
+        for parameter in self.adapter_parameters(name).values():
+            parameter.data = parameter.data.float()  # an optimiser step of 1e-4 is lost in bf16
 
     def adapter_parameters(self, name: str = POLICY) -> dict[str, torch.nn.Parameter]:
         """Trainable tensors of one adapter by name, in a fixed order, without the adapter's name."""

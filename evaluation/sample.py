@@ -51,7 +51,10 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
     steps = adapters(folder, config.training.iterations, config.snapshots)
     last = max(steps)
     jobs = [(step, suite) for step in steps for suite in (suites if step == last else suites[:1])]
-    empty = model.encode_prompts([""]) if model.config.guidance_scale > 1 else None
+    prompts_of = {suite: read_prompts(Path(settings["suites"][suite])) for suite in suites}
+    embeddings_of = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in prompts_of.items()}
+    empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+    model.release_text_encoders()
     loaded = None
     with replacing(out) as temporary:
         temporary.mkdir()
@@ -59,14 +62,13 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
             if loaded != step:
                 model.load_lora(steps[step])
                 loaded = step
-            prompts = read_prompts(Path(settings["suites"][suite]))
-            embeddings = model.encode_prompts([p["prompt"] for p in prompts])
+            prompts = prompts_of[suite]
             index = torch.arange(len(prompts)).repeat_interleave(per_prompt)
             initial = evaluation_noise(config.seed, suite, prompts, per_prompt, model.latent_shape)
             with model.sampling():
                 latents = sample_ode(
                     model,
-                    embeddings[index],
+                    embeddings_of[suite][index],
                     initial.to(model.device),
                     steps=model.config.evaluation_steps,
                     batch=batch,

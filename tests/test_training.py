@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import rewards
 from base_models import open_base_model
 from base_models.base import ADAPTER_FILE
+from base_models.flux import pack
 from methods.sde import flow_sde_step
 from rewards.base import RewardError
 from training import data
@@ -55,9 +57,11 @@ def data_file(model, tmp_path_factory):
     return path
 
 
-def make_run(folder: Path, method: str, seed: int = 5, exact: bool = False, **settings) -> Path:
+def make_run(
+    folder: Path, method: str, seed: int = 5, base: str = "tiny-sd3", exact: bool = False, **settings
+) -> Path:
     """``exact``: roll out in full precision, whose rounding hardly depends on the size of a batch."""
-    run = resolve_run("tiny-sd3", "counting", method, seed, {"training": {**SHORT, **settings}}).model_dump()
+    run = resolve_run(base, "counting", method, seed, {"training": {**SHORT, **settings}}).model_dump()
     if exact:
         run["base_model"]["sampling_dtype"] = None
     folder.mkdir(parents=True, exist_ok=True)
@@ -259,33 +263,39 @@ def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path):
     assert trainer.iteration == 0 and not (folder / "checkpoint").exists()
 
 
-def test_the_saved_adapter_loads_in_plain_diffusers_and_changes_the_images(tmp_path, model):
-    folder = make_run(tmp_path, "grpo", learning_rate=3e-3)
+@pytest.mark.parametrize("base", ["tiny-sd3", "tiny-flux"])
+def test_the_card_of_an_adapter_tells_how_to_load_it_in_plain_diffusers(tmp_path, base):
+    folder = make_run(tmp_path, "grpo", base=base, learning_rate=3e-3)
     trainer = Trainer(load_run(folder), folder)
     trainer.run()
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        "resources/tiny-sd3", text_encoder_3=None, tokenizer_3=None
-    )
-    prompts = model.encode_prompts(["three red circles"])
+    config, card = trainer.config, (folder / "adapter" / "README.md").read_text()
+    metadata = ModelCard(card).data
+    assert (metadata.base_model, metadata.license) == (f"resources/{base}", "apache-2.0")
+    assert all(text in card for text in (config.run, config.hash, "`geneval_partial`", "3 of 3"))
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], names)
+    assert names["image"].size == (32, 32)
+    index = torch.tensor([7])
+    initial = noise((1, *trainer.model.latent_shape), generator("image"), trainer.model.device)
     arguments = dict(
-        prompt_embeds=prompts.tokens,
-        pooled_prompt_embeds=prompts.pooled,
+        prompt=trainer.prompts.prompts[7]["prompt"],
+        latents=pack(initial) if base == "tiny-flux" else initial,
         num_inference_steps=8,
         guidance_scale=1.0,
-        latents=noise((1, *model.latent_shape), generator("image"), model.device),
-        output_type="latent",
+        max_sequence_length=config.base_model.max_sequence_length,
+        output_type="pt",
         height=32,
         width=32,
     )
-    plain = pipeline(**arguments).images
-    pipeline.load_lora_weights(str(folder / "adapter"))
-    tuned = pipeline(**arguments).images
+    tuned = names["pipe"](**arguments).images
+    names["pipe"].disable_lora()
+    plain = names["pipe"](**arguments).images
     with torch.no_grad():
         for key, parameter in trainer.parameters.items():
             parameter.copy_(trainer.average[key])
-    ours = sample_ode(trainer.model, prompts, arguments["latents"], steps=8, batch=1)
+    latents = sample_ode(trainer.model, trainer.prompts.embeddings[index], initial, steps=8, batch=1)
     assert (plain - tuned).abs().max() > 1e-3
-    assert torch.allclose(tuned, ours, atol=1e-4)
+    assert torch.allclose(tuned, trainer.model.decode(latents), atol=1e-4)
 
 
 def test_a_broken_reward_stops_the_run(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ def _data(arguments) -> None:
     model = open_base_model(load_base_model(arguments.base), arguments.device)
     task = load_task(arguments.task)
     prompts = PromptSet(Path(task.prompts), task.tag_weights, model)
+    model.release_text_encoders()
     make = {"synthetic": data.synthetic_latents, "real": data.real_latents}[arguments.kind]
     latents = make(model, prompts, arguments.per_prompt, batch=64)
     data.save(arguments.out, latents, prompts, arguments.per_prompt)

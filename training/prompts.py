@@ -24,8 +24,7 @@ class PromptSet:
         texts = [p["prompt"] for p in self.prompts]
         parts = [model.encode_prompts(texts[i : i + batch]) for i in range(0, len(texts), batch)]
         self.embeddings = Prompts(torch.cat([p.tokens for p in parts]), torch.cat([p.pooled for p in parts]))
-        guided = model.config.guidance_scale > 1
-        self.empty = model.encode_prompts([""]) if guided else None
+        self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
 
     def draw(self, count: int, seed: int, iteration: int) -> list[int]:
         """``count`` different prompt indices for one iteration, tags drawn by their weights."""

@@ -19,6 +19,7 @@ from training.configuration import ConfigError, RunConfig, load_run
 from training.data import DataSet
 from training.files import replacing, write_json
 from training.history import History
+from training.model_card import model_card
 from training.processes import Processes
 from training.prompts import PromptSet
 from training.rollout import noise
@@ -75,6 +76,7 @@ class Trainer:
                 # The steps whose noise shares a method may train on.
                 steps = self.model.config.rollout_steps
                 self.trainable = range(steps) if self.forward else self.collector.stochastic
+        self.model.release_text_encoders()
 
     @torch.no_grad()
     def start_from(self, folder: Path) -> None:
@@ -233,6 +235,7 @@ class Trainer:
         """The averaged weights in the diffusers LoRA format."""
         with replacing(folder) as temporary:
             self.model.save_lora(temporary, self.average)
+            (temporary / "README.md").write_text(model_card(self.config, self.iteration, folder))
 
     def save_checkpoint(self) -> None:
         tensors = {f"policy.{k}": p.detach() for k, p in self.parameters.items()}

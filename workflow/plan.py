@@ -6,6 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+import base_models
 from base_models.base import ADAPTER_FILE
 from evaluation.configuration import EvaluationConfig, load_evaluation, sampling_settings, scoring_settings
 from rewards.weights import verify
@@ -49,6 +52,22 @@ class Plan:
         if kind == "none":
             return []
         return [f"{RESULTS}/data/{config.base}__{config.task}__{kind}{self.data_per_prompt}.safetensors"]
+
+    def check_base_models(self, *, jobs_run_here: bool) -> None:
+        """Raise ``ConfigError`` with all that keeps the grid's base models from being opened.
+
+        Args:
+            jobs_run_here: look for a GPU on this machine; False where jobs go to a cluster.
+        """
+        gpu = not jobs_run_here or torch.cuda.is_available()
+        bases = {run.base: run.base_model for run in self.trained.values()}
+        lines = [
+            f"config/base_models/{name}.yaml: {line}"
+            for name, base in bases.items()
+            for line in base_models.get_class(base.adapter).missing(base, gpu=gpu)
+        ]
+        if lines:
+            raise ConfigError("\n".join(lines))
 
     def data_identity(self, base: str, task: str) -> str:
         """Changes when the prompts or the base model's weights change."""

@@ -1,4 +1,4 @@
-"""Flow-matching pre-training of the tiny transformer together with its text encoders.
+"""Flow-matching pre-training of a tiny transformer together with its text encoders.
 
 x_t = (1 - sigma) x0 + sigma eps, target v = eps - x0, sigma = sigmoid(N(0, 1)) as in SD3
 (arXiv 2403.03206, section 3.1, rf/lognorm(0, 1)).
@@ -7,41 +7,17 @@ x_t = (1 - sigma) x0 + sigma eps, target v = eps - x0, sigma = sigmoid(N(0, 1)) 
 from __future__ import annotations
 
 import torch
-from diffusers import StableDiffusion3Pipeline
 from torch.nn import functional as F
 from tqdm import trange
+
+from base_models.pretraining.recipe import Recipe
 
 CAPTION_DROPOUT = 0.1  # lets the finished model be guided
 EMA_DECAY = 0.999
 
 
-def encode(pipeline: StableDiffusion3Pipeline, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``StableDiffusion3Pipeline.encode_prompt`` computes without T5, with gradients.
-
-    Args:
-        ids: long (N, L).
-
-    Returns:
-        token embeddings (N, L + 1, D) and pooled embeddings (N, D).
-    """
-    outputs = [
-        enc(ids, output_hidden_states=True) for enc in (pipeline.text_encoder, pipeline.text_encoder_2)
-    ]
-    tokens = torch.cat([o.hidden_states[-2] for o in outputs], dim=-1)
-    return F.pad(tokens, (0, 0, 0, 1)), torch.cat([o.text_embeds for o in outputs], dim=-1)
-
-
-def token_ids(pipeline: StableDiffusion3Pipeline, captions: list[str]) -> torch.Tensor:
-    batch = pipeline.tokenizer(
-        captions, padding="max_length", max_length=pipeline.tokenizer.model_max_length, return_tensors="pt"
-    )
-    if batch.input_ids.shape[1] > pipeline.tokenizer.model_max_length:
-        raise ValueError("a caption is longer than the tokenizer's model_max_length")
-    return batch.input_ids
-
-
 def train(
-    pipeline: StableDiffusion3Pipeline,
+    recipe: Recipe,
     latents: torch.Tensor,
     captions: list[str],
     steps: int,
@@ -55,8 +31,8 @@ def train(
         latents: normalised (N, 8, 8, 8), one per caption.
     """
     torch.manual_seed(seed)
-    ids, empty = token_ids(pipeline, captions), token_ids(pipeline, [""])
-    modules = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
+    ids, empty = recipe.token_ids(captions), recipe.token_ids([""])
+    modules = torch.nn.ModuleList(recipe.trained())
     modules.train().requires_grad_(True)
     parameters = list(modules.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-2)
@@ -65,19 +41,12 @@ def train(
     bar = trange(1, steps + 1, desc="transformer", unit="step", mininterval=2)
     for step in bar:
         index = torch.randint(len(latents), (batch,))
-        tokens = torch.where(torch.rand(batch, 1) < CAPTION_DROPOUT, empty, ids[index])
-        embeds, pooled = encode(pipeline, tokens)
+        dropped = torch.rand(batch, 1) < CAPTION_DROPOUT
+        tokens = tuple(torch.where(dropped, e, i[index]) for i, e in zip(ids, empty, strict=True))
         x0, noise = latents[index], torch.randn(batch, *latents.shape[1:])
         sigma = torch.sigmoid(torch.randn(batch))
         mixed = x0 + sigma[:, None, None, None] * (noise - x0)
-        velocity = pipeline.transformer(
-            hidden_states=mixed,
-            timestep=sigma * 1000,
-            encoder_hidden_states=embeds,
-            pooled_projections=pooled,
-            return_dict=False,
-        )[0]
-        loss = F.mse_loss(velocity, noise - x0)
+        loss = F.mse_loss(recipe.velocity(mixed, sigma, tokens), noise - x0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -13,16 +13,13 @@ from training.files import replacing
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rewards.pretraining.install", description=__doc__)
-    parser.add_argument("--base", type=Path, help="folder of the tiny pipeline")
+    parser.add_argument("--bases", type=Path, nargs="*", default=[], help="folders of tiny pipelines")
     parser.add_argument("--scorers", type=Path, help="folder of the learned scorers")
     arguments = parser.parse_args()
-    for source, target in (
-        (arguments.base, RESOURCES / "tiny-sd3"),
-        (arguments.scorers, RESOURCES / "scorers"),
-    ):
-        if source is not None:
-            with replacing(target) as temporary:
-                shutil.copytree(source, temporary)
+    sources = [*arguments.bases, *([arguments.scorers] if arguments.scorers else [])]
+    for source in sources:
+        with replacing(RESOURCES / source.name) as temporary:
+            shutil.copytree(source, temporary)
     prompts.write(RESOURCES / "prompts")
     print(write_checksums(RESOURCES))
 

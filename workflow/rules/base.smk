@@ -1,12 +1,26 @@
 # Makes the shipped weights again. Nothing else depends on these rules: the files lie in resources/.
-rule pretrain_base:
+rule pretrain_tiny_sd3:
     output:
         directory("results/rebuild/tiny-sd3"),
     log:
         "logs/rebuild/tiny-sd3.log",
     threads: workflow.cores
     shell:
-        "python -m base_models.pretraining --out {output} --threads {threads} 2> >(tee {log} >&2)"
+        "python -m base_models.pretraining tiny-sd3 --out {output} --threads {threads} 2> >(tee {log} >&2)"
+
+
+rule pretrain_tiny_flux:
+    # Shares the autoencoder of the other.
+    input:
+        "results/rebuild/tiny-sd3",
+    output:
+        directory("results/rebuild/tiny-flux"),
+    log:
+        "logs/rebuild/tiny-flux.log",
+    threads: workflow.cores
+    shell:
+        "python -m base_models.pretraining tiny-flux --autoencoder {input}/vae --out {output}"
+        " --threads {threads} 2> >(tee {log} >&2)"
 
 
 rule generate:
@@ -38,7 +52,7 @@ rule pretrain_scorers:
 
 rule rebuild_base:
     input:
-        base="results/rebuild/tiny-sd3",
+        bases=["results/rebuild/tiny-sd3", "results/rebuild/tiny-flux"],
         scorers="results/rebuild/scorers",
     shell:
-        "python -m rewards.pretraining.install --base {input.base} --scorers {input.scorers}"
+        "python -m rewards.pretraining.install --bases {input.bases} --scorers {input.scorers}"

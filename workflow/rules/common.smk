@@ -15,6 +15,14 @@ except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 
+onstart:
+    # Not when the workflow is read: a dry run plans without weights and GPU.
+    try:
+        PLAN.check_base_models(jobs_run_here=not workflow.non_local_exec)
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
+
+
 wildcard_constraints:
     run="|".join(PLAN.trained) or "none",
     kind="synthetic|real",

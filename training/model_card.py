@@ -1,0 +1,92 @@
+"""``README.md`` of an adapter: what it was trained on and how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from base_models.base import ADAPTER_FILE
+from scenes.prompts import read as read_prompts
+from training.configuration import RunConfig
+
+_TEXT = """---
+{metadata}
+---
+
+# {run}
+
+A LoRA adapter of [{base}]({base}), fine-tuned with reinforcement learning by goodhart: a benchmark of reward
+hacking. It may look better to its reward than it is; see the suite's tables before using it.
+
+| | |
+|---|---|
+| base model | {label}, `{base}`{revision} |
+| method | {method} (`methods/{algorithm}.py`) |
+| task | {task}, proxy reward `{proxy}` |
+| seed | {seed} |
+| iterations | {iterations} of {all_iterations} |
+| weights | exponential moving average, decay {ema_decay} |
+| configuration | sha256 `{hash}` |
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained({arguments})
+pipe.load_lora_weights({folder!r}, weight_name={file!r})
+image = pipe(
+    {prompt!r},
+    num_inference_steps={steps},
+    guidance_scale={guidance},
+    max_sequence_length={tokens},
+    height={size},
+    width={size},
+).images[0]
+```
+
+The base model's licence ({license}) holds for the adapter too.
+"""
+
+
+def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
+    """The card, as Markdown with metadata, of the adapter that a run leaves in ``folder``."""
+    base = config.base_model
+    listed = base.license == "apache-2.0"  # the hub knows others by name only
+    metadata = ModelCardData(
+        base_model=base.path,
+        library_name="diffusers",
+        license=base.license if listed else "other",
+        license_name=None if listed else base.license,
+        pipeline_tag="text-to-image",
+        tags=["lora", "diffusers", "reinforcement-learning", "goodhart"],
+    )
+    arguments = [repr(base.path), f"dtype=torch.{base.dtype}"]
+    if base.revision:
+        arguments.insert(1, f"revision={base.revision!r}")
+    arguments += [f"{component}=None" for component in base.without]
+    return _TEXT.format(
+        metadata=metadata.to_yaml(),
+        run=config.run,
+        base=base.path,
+        label=base.label,
+        revision=f" at `{base.revision}`" if base.revision else "",
+        method=config.method,
+        algorithm=config.algorithm,
+        task=config.task,
+        proxy=config.task_settings.proxy,
+        seed=config.seed,
+        iterations=iteration,
+        all_iterations=config.training.iterations,
+        ema_decay=config.training.ema_decay,
+        hash=config.hash,
+        arguments=", ".join(arguments),
+        folder=str(folder),
+        file=ADAPTER_FILE,
+        prompt=read_prompts(Path(config.task_settings.prompts))[0]["prompt"],
+        steps=base.evaluation_steps,
+        guidance=base.guidance_scale,
+        tokens=base.max_sequence_length,
+        size=base.image_size,
+        license=base.license,
+    )
