@@ -4,6 +4,8 @@ rule pretrain_base:
         directory("results/rebuild/tiny-sd3"),
     log:
         "logs/rebuild/tiny-sd3.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m base_models.pretraining --out {output} --threads {threads} 2> >(tee {log} >&2)"
@@ -17,6 +19,8 @@ rule generate:
         "results/rebuild/generated.npz",
     log:
         "logs/rebuild/generated.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m rewards.pretraining.generate --base {input} --out {output} --threads {threads} 2> {log}"
@@ -30,6 +34,8 @@ rule pretrain_scorers:
         directory("results/rebuild/scorers"),
     log:
         "logs/rebuild/scorers.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m rewards.pretraining --autoencoder {input.base}/vae --generated {input.generated}"
@@ -40,5 +46,9 @@ rule rebuild_base:
     input:
         base="results/rebuild/tiny-sd3",
         scorers="results/rebuild/scorers",
+    log:
+        "logs/rebuild/install.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
-        "python -m rewards.pretraining.install --base {input.base} --scorers {input.scorers}"
+        "python -m rewards.pretraining.install --base {input.base} --scorers {input.scorers} 2> {log}"
