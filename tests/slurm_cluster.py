@@ -160,7 +160,7 @@ class Cluster:
         with log:
             self.daemons.append(
                 subprocess.Popen(
-                    [program, *command[1:]],
+                    ["setpriv", "--pdeathsig", "TERM", program, *command[1:]],  # ends with us, come what may
                     env=self.environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -171,7 +171,7 @@ class Cluster:
     def _wait(self, ready) -> None:
         end = time.monotonic() + START_SECONDS
         while not ready():
-            dead = [d.args[0] for d in self.daemons if d.poll() is not None]
+            dead = [d.args[3] for d in self.daemons if d.poll() is not None]
             if dead or time.monotonic() > end:
                 logs = "\n".join(f"{p}:\n{p.read_text()[-2000:]}" for p in (self.root / "log").iterdir())
                 raise RuntimeError(f"Slurm did not start ({', '.join(dead) or 'time is up'})\n{logs}")
