@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from training.provenance import git_state
+from training.provenance import git_of_both, git_state
 
 
 def git(*arguments: str) -> str:
@@ -41,3 +41,12 @@ def test_outside_a_repository_nothing_is_claimed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_state() == {"commit": None, "dirty": None}
+
+
+CLEAN, DIRTY = {"commit": "a", "dirty": False}, {"commit": "a", "dirty": True}
+
+
+@pytest.mark.parametrize("before", [DIRTY, {"commit": "b", "dirty": False}])
+def test_a_resumed_run_is_clean_only_if_all_of_it_was(before):
+    assert git_of_both(CLEAN, CLEAN) == CLEAN
+    assert git_of_both(before, CLEAN) == git_of_both(CLEAN, DIRTY) == DIRTY

@@ -1,5 +1,6 @@
 """The workflow on a real Slurm, with jobs cancelled, out of time or failing, and snakemake killed."""
 
+import json
 import re
 import shutil
 import signal
@@ -102,7 +103,7 @@ class Site:
                 start_new_session=True,
             )
 
-    def wait_for(self, happened, what: str, process: subprocess.Popen | None = None, seconds: float = 900):
+    def wait_for(self, happened, what: str, process: subprocess.Popen | None = None, seconds: float = 3000):
         """The first true value of ``happened()``."""
         end = time.monotonic() + seconds
         while not (value := happened()):
@@ -274,3 +275,28 @@ def test_the_scores_are_those_of_a_local_run(finished, tmp_path):
     for method in ("grpo", "gardo"):
         name = f"results/runs/{run_id(method)}/adapter/pytorch_lora_weights.safetensors"
         assert (folder / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def provenance(folder: Path) -> dict:
+    return json.loads((folder / f"results/runs/{run_id('grpo')}/provenance.json").read_text())
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_of_one_job_train_together(nodes, tmp_path):
+    """On one node through accelerate, on two through srun as well; two GPUs of each are asked for."""
+    site_folder = copy_repository(tmp_path / "site")
+    write_grid(site_folder, "one.yaml", ["grpo"])
+    if nodes == 1:
+        asked = {"gpu": 2, "cpus_per_task": 2}
+    else:  # as docs/cluster.md says
+        asked = {"nodes": 2, "gpu": 4, "slurm_extra": "'--gpus-per-node=2'"}
+        asked |= {"mpi": "srun", "tasks": 2, "tasks_per_gpu": 0}
+    write_profile(site_folder, "many", processes=2, **asked)
+    target = f"results/runs/{run_id('grpo')}/provenance.json"
+    with Cluster(nodes) as cluster:
+        site = Site(site_folder, cluster)
+        assert site.finish(site.start("one.yaml", target, profile="many")) == 0, site.report()
+        (number, state, _) = site.jobs("rule_train")[-1]
+        job = cluster.output("scontrol", "show", "job", str(number)).split()
+    assert state == "COMPLETED" and f"NumNodes={nodes}" in job and f"TresPerJob=gres:gpu:{2 * nodes}" in job
+    assert provenance(site_folder)["processes"] == 2

@@ -37,6 +37,11 @@ def git_state() -> dict[str, str | bool | None]:
         return {"commit": None, "dirty": None}
 
 
+def git_of_both(before: dict, now: dict) -> dict[str, str | bool | None]:
+    """State of a run that was resumed: dirty if a part of it was, or if its parts are of two commits."""
+    return {**now, "dirty": before["dirty"] or now["dirty"] or before["commit"] != now["commit"]}
+
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as stream:

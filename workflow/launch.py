@@ -66,7 +66,7 @@ class Launch:
         # fmt: off
         return [
             sys.executable, "-m", "accelerate.commands.launch",
-            "--multi_gpu",  # several processes; ACCELERATE_USE_CPU decides what they compute on
+            "--multi_gpu",  # means several processes; what each computes on, training decides
             "--num_processes", str(self.total), "--num_machines", str(self.nodes), *meeting,
             "--num_cpu_threads_per_process", str(self.threads_each),
             "--mixed_precision", "no", "--dynamo_backend", "no",
@@ -100,8 +100,6 @@ def main() -> None:
         launch = Launch(given.gpus, given.processes, given.nodes, given.threads)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if not launch.gpus:
-        os.environ["ACCELERATE_USE_CPU"] = "true"
     if given.port is None:
         command = launch.command(given.arguments)
     else:
