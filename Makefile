@@ -9,7 +9,7 @@ PORT ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables figures report ui test lint
+.PHONY: help setup tables figures report ui test lint dag
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,3 +46,7 @@ lint: setup ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+dag: setup ## draw the graph of the rules into docs/workflow.md
+	$(BIN)/python -m workflow.rule_graph

@@ -7,37 +7,32 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import figures, tables
+from evaluation import costs, figures, origin, tables
 from evaluation.sample_grid import sample_grid
 from training.configuration import load_run, read_yaml
 from training.files import replacing
 
 
-def _version(scores: pd.DataFrame, results: Path) -> str:
-    """Commits the runs were made from; a run from a dirty tree marks them all."""
-    states = set()
-    for run in scores["run"].unique():
-        git = json.loads((results / "runs" / run / "provenance.json").read_text())["git"]
-        commit = (git["commit"] or "no commit")[:7]
-        states.add(f"{commit} (uncommitted changes)" if git["dirty"] else commit)
-    return f"Commit {', '.join(sorted(states))}."
-
-
 def render_tables(scores: Path, settings: Path, out: Path) -> list[Path]:
-    """Every requested table as csv, md and tex, in a folder that is whole or absent."""
+    """Every requested table and each run's cost as csv, md and tex, in a folder that is whole or absent."""
     settings, table = read_yaml(settings), pd.read_parquet(scores)
+    methods = dict(table[["run", "method"]].drop_duplicates().itertuples(index=False))
+    folder = scores.parent / "runs"
+    provenances = {run: json.loads((folder / run / "provenance.json").read_text()) for run in methods}
+    version = origin.sentence(provenances)
     with replacing(out) as temporary:
         temporary.mkdir()
         written = tables.render(
             table,
             read_yaml(Path("config/tables.yaml")),
-            settings["methods"],
+            origin.marked(settings["methods"], methods, provenances),
             read_yaml(Path("config/published.yaml")),
             temporary,
             requested=settings["tables"],
             bases=settings["bases"],
-            version=_version(table, scores.parent),
+            version=version,
         )
+        written += costs.render(costs.per_run(provenances), version, temporary)
     return [out / path.name for path in written]
 
 

@@ -20,6 +20,7 @@ COLUMNS = ["run", "base", "task", "method", "seed", "step", "suite", "metric", "
 COSTS = {
     "train_wall_seconds": "wall_seconds",
     "train_cpu_seconds": "cpu_seconds",
+    "train_device_seconds": "device_seconds",
     "peak_memory_mb": "peak_memory_mb",
     "images_generated": "images_generated",
     "reward_calls": "reward_calls",

@@ -17,7 +17,7 @@ _MATHS = {"†": "dagger", "‡": "ddagger", "↑": "uparrow", "↓": "downarrow
 _MATHS |= {"≥": "geq", "≤": "leq", "±": "pm"}
 # "[" is braced because LaTeX reads a bracket after a row's end as that command's argument.
 TEX = {"\\": r"\textbackslash{}", "[": "{[}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-TEX |= {"–": "--", "—": "---", "’": "'", "−": "$-$"} | {c: "\\" + c for c in "&%$#_{}"}
+TEX |= {"§": r"\S{}", "–": "--", "—": "---", "’": "'", "−": "$-$"} | {c: "\\" + c for c in "&%$#_{}"}
 TEX |= {c: f"$\\{name}$" for c, name in (_GREEK | _MATHS).items()}
 
 

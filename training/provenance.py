@@ -23,16 +23,23 @@ PACKAGES = (
 
 
 def git_state() -> dict[str, str | bool | None]:
-    """Commit and whether tracked files differ from it; None outside a repository."""
+    """Commit and whether a file differs from it or it lacks a Python file; None outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+        dirty = bool(
+            git("status", "--porcelain", "--untracked-files=no") or git("status", "--porcelain", "*.py")
+        )
         return {"commit": git("rev-parse", "HEAD"), "dirty": dirty}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
+
+
+def git_of_both(before: dict, now: dict) -> dict[str, str | bool | None]:
+    """State of a run that was resumed: dirty if a part of it was, or if its parts are of two commits."""
+    return {**now, "dirty": before["dirty"] or now["dirty"] or before["commit"] != now["commit"]}
 
 
 def _processor() -> str:

@@ -67,7 +67,8 @@ class Trainer:
         )
         self.history = History()
         self.iteration, self.gradient_steps, self.images, self.reward_calls = 0, 0, 0, 0
-        self.wall, self.cpu = 0.0, 0.0
+        self.wall, self.cpu, self.memory = 0.0, 0.0, 0.0
+        self.git = provenance.git_state()  # now: what is edited while the run lasts is not what it runs
         if settings.iterations:
             self.prompts = PromptSet(Path(task.prompts), task.tag_weights, self.model)
             self.data = DataSet(data, self.prompts) if needs.data else None
@@ -225,10 +226,11 @@ class Trainer:
         self.finish()
 
     def costs(self) -> dict[str, float]:
-        """Seconds so far, over all resumed parts of the run."""
+        """Seconds and peak memory (MB) so far, over all resumed parts of the run."""
         return {
             "wall": self.wall + time.monotonic() - self.started,
             "cpu": self.cpu + provenance.cpu_seconds() - self.started_cpu,
+            "memory": max(self.memory, provenance.peak_memory_mb()),
         }
 
     def save_adapter(self, folder: Path) -> None:
@@ -252,6 +254,7 @@ class Trainer:
             "history": self.history.rows,
             "counts": [self.gradient_steps, self.images, self.reward_calls],
             "costs": self.costs(),
+            "git": self.git,
         }
         checkpoint.save(self.folder / "checkpoint", self.iteration, tensors, numbers)
 
@@ -278,11 +281,12 @@ class Trainer:
         self.iteration = numbers["iteration"]
         self.history = History(numbers["history"])
         self.gradient_steps, self.images, self.reward_calls = numbers["counts"]
-        self.wall, self.cpu = numbers["costs"]["wall"], numbers["costs"]["cpu"]
+        self.wall, self.cpu, self.memory = (numbers["costs"][name] for name in ("wall", "cpu", "memory"))
+        self.git = provenance.git_of_both(numbers["git"], self.git)
 
     def finish(self) -> None:
         """Adapter and history first; provenance last, as the mark of a finished run."""
-        costs = self.processes.gather_numbers({**self.costs(), "memory": provenance.peak_memory_mb()})
+        costs = self.processes.gather_numbers(self.costs())
         if not self.processes.main:
             return
         self.save_adapter(self.folder / "adapter")
@@ -294,7 +298,7 @@ class Trainer:
                 "run": self.config.run,
                 "seed": self.config.seed,
                 "config_hash": self.config.hash,
-                "git": provenance.git_state(),
+                "git": self.git,
                 "packages": provenance.packages(),
                 "hardware": provenance.hardware(),
                 "weights_sha256": self.config.weights,

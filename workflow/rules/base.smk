@@ -4,6 +4,8 @@ rule pretrain_tiny_sd3:
         directory("results/rebuild/tiny-sd3"),
     log:
         "logs/rebuild/tiny-sd3.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m base_models.pretraining tiny-sd3 --out {output} --threads {threads} 2> >(tee {log} >&2)"
@@ -17,6 +19,8 @@ rule pretrain_tiny_flux:
         directory("results/rebuild/tiny-flux"),
     log:
         "logs/rebuild/tiny-flux.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m base_models.pretraining tiny-flux --autoencoder {input}/vae --out {output}"
@@ -31,6 +35,8 @@ rule generate:
         "results/rebuild/generated.npz",
     log:
         "logs/rebuild/generated.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m rewards.pretraining.generate --base {input} --out {output} --threads {threads} 2> {log}"
@@ -44,6 +50,8 @@ rule pretrain_scorers:
         directory("results/rebuild/scorers"),
     log:
         "logs/rebuild/scorers.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
         "python -m rewards.pretraining --autoencoder {input.base}/vae --generated {input.generated}"
@@ -54,5 +62,9 @@ rule rebuild_base:
     input:
         bases=["results/rebuild/tiny-sd3", "results/rebuild/tiny-flux"],
         scorers="results/rebuild/scorers",
+    log:
+        "logs/rebuild/install.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
-        "python -m rewards.pretraining.install --bases {input.bases} --scorers {input.scorers}"
+        "python -m rewards.pretraining.install --bases {input.bases} --scorers {input.scorers} 2> {log}"

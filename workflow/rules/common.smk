@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, os.getcwd())
 
 from didactic.configuration import load as load_mixture  # noqa: E402
+from evaluation.tracking import default_uri  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 
 try:
@@ -51,3 +52,15 @@ def run_scores():
 
 def mlflow_ids():
     return expand("results/mlflow/{run}.id", run=PLAN.runs)
+
+
+MIXTURE = "config/gaussian_mixture.yaml"
+
+
+def mixture_runs(wildcards):
+    settings = load_mixture(MIXTURE)
+    return expand(
+        "results/gaussian_mixture_runs/{method}__s{seed}",
+        method=settings.rows,
+        seed=settings.seeds,
+    )

@@ -6,6 +6,8 @@ rule sample:
         directory("results/runs/{run}/images"),
     log:
         "logs/sample/{run}.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -23,6 +25,8 @@ rule score:
         "results/runs/{run}/scores.parquet",
     log:
         "logs/score/{run}.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: 1
     resources:
         mem_mb=1500,
@@ -38,6 +42,8 @@ rule collect:
         "results/scores.parquet",
     log:
         "logs/collect.log",
+    conda:
+        "../envs/goodhart.yaml"
     params:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
     shell:

@@ -1,21 +1,11 @@
 # GARDO's didactic experiment: its own small configuration, no run of the grid.
-MIXTURE = "config/gaussian_mixture.yaml"
-
-
-def mixture_runs(wildcards):
-    settings = load_mixture(MIXTURE)
-    return expand(
-        "results/gaussian_mixture_runs/{method}__s{seed}",
-        method=settings.rows,
-        seed=settings.seeds,
-    )
-
-
 rule mixture_run:
     output:
         directory("results/gaussian_mixture_runs/{method}__s{seed}"),
     log:
         "logs/gaussian_mixture/{method}__s{seed}.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: 1
     params:
         config=MIXTURE,
@@ -33,6 +23,8 @@ rule gaussian_mixture:
         directory("results/gaussian_mixture"),
     log:
         "logs/gaussian_mixture/report.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
         "python -m didactic report {input.runs} --config {input.config} --out {output} 2> {log}"
 
@@ -42,6 +34,8 @@ rule theorem_run:
         "results/theorem_runs/{method}__{dimensions}d__s{seed}.parquet",
     log:
         "logs/theorem/{method}__{dimensions}d__s{seed}.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: 1
     shell:
         "python -m didactic theorem --method {wildcards.method} --dimensions {wildcards.dimensions}"
@@ -61,5 +55,7 @@ rule theorem:
         directory("results/theorem"),
     log:
         "logs/theorem/report.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
         "python -m didactic theorem-report {input} --out {output} 2> {log}"

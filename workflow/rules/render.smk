@@ -8,6 +8,8 @@ rule tables:
         directory("results/tables"),
     log:
         "logs/tables.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
         "python -m evaluation tables --scores {input.scores} --settings {input.settings} --out {output} 2> {log}"
 
@@ -20,6 +22,8 @@ rule figures:
         directory("results/figures"),
     log:
         "logs/figures.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
         "python -m evaluation figures --scores {input.scores} --settings {input.settings} --out {output} 2> {log}"
 
@@ -30,9 +34,12 @@ rule claims:
         settings="results/config/rendering.yaml",
         claims="config/claims.yaml",
     output:
-        multiext("results/claims", ".md", ".json"),
+        markdown="results/claims.md",
+        json="results/claims.json",
     log:
         "logs/claims.log",
+    conda:
+        "../envs/goodhart.yaml"
     shell:
         "python -m evaluation claims --scores {input.scores} --settings {input.settings}"
-        " --claims {input.claims} --out {output[0]} 2> {log}"
+        " --claims {input.claims} --out {output.markdown} 2> {log}"

@@ -4,6 +4,10 @@ rule mlflow_init:
         touch("results/mlflow/initialised"),
     log:
         "logs/mlflow/init.log",
+    conda:
+        "../envs/goodhart.yaml"
+    params:
+        store=default_uri(),  # MLFLOW_TRACKING_URI names it; another store is filled anew
     shell:
         "python -m evaluation.tracking init > {log} 2>&1"
 
@@ -16,6 +20,10 @@ rule log_run:
         "results/mlflow/{run}.id",
     log:
         "logs/mlflow/{run}.log",
+    conda:
+        "../envs/goodhart.yaml"
+    params:
+        store=default_uri(),
     shell:
         "python -m evaluation.tracking log results/runs/{wildcards.run} --done {output} > {log} 2>&1"
 

@@ -10,13 +10,20 @@ rule train:
         provenance="results/runs/{run}/provenance.json",
     log:
         "logs/train/{run}.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: 1
     resources:
         mem_mb=1500,
+        gpu=0,
+        processes=0,  # one per GPU
+        nodes=1,
     params:
         data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
     shell:
-        "python -m training run results/runs/{wildcards.run} {params.data} --threads {threads} 2> {log}"
+        "python -m workflow.launch --gpus {resources.gpu} --processes {resources.processes}"
+        " --nodes {resources.nodes} --threads {threads} --"
+        " run results/runs/{wildcards.run} {params.data} 2> {log}"
 
 
 rule data:
@@ -25,6 +32,8 @@ rule data:
         "results/data/{base}__{task}__{kind}{per_prompt}.safetensors",
     log:
         "logs/data/{base}__{task}__{kind}{per_prompt}.log",
+    conda:
+        "../envs/goodhart.yaml"
     threads: 1
     resources:
         mem_mb=1500,
