@@ -6,6 +6,7 @@ pipeline's transformer; copies of it (``reference``, ``old``, ``ema``) are furth
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field
 from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -50,9 +52,9 @@ class BaseModelConfig(PydanticModel):
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, slower updates"
     )
-    sampling_dtype: Literal["bfloat16", "float16"] | None = Field(
+    merged_dtype: Literal["bfloat16"] | None = Field(
         None,
-        description="sample from a copy of the transformer in this precision, LoRA merged; null: no copy",
+        description="compute on a copy of the transformer in this precision, LoRA merged; null: no copy",
     )
     image_size: int = Field(gt=0, description="pixels")
     max_sequence_length: int = Field(gt=0, description="T5 tokens")
@@ -83,17 +85,32 @@ class Prompts:
         return len(self.tokens)
 
 
+class MergedTransformer:
+    """A transformer that runs with some of its weights replaced by others, which may carry gradients."""
+
+    def __init__(self, plain: torch.nn.Module, weights: dict[str, torch.Tensor]):
+        self.plain, self.weights = plain, weights
+        self.config = plain.config
+
+    def __call__(self, **arguments):
+        # On processors the backward pass of the fused bf16 attention costs more than all the rest.
+        fused = contextlib.nullcontext() if self.plain.device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
+        with fused:
+            return torch.func.functional_call(self.plain, self.weights, (), arguments)
+
+
 class BaseModel(ABC):
     """A pipeline, its LoRA adapters and the few things one does with them."""
 
     name: ClassVar[str]
-    transformer: torch.nn.Module
+    transformer: torch.nn.Module  # with the adapters
+    network: torch.nn.Module | MergedTransformer  # what ``predict`` runs
 
     def __init__(self, config: BaseModelConfig, device: torch.device | str = "cpu"):
         self.config = config
         self.device = torch.device(device)
         self.dtype = getattr(torch, config.dtype)
-        self._sampler: torch.nn.Module | None = None
+        self._plain: torch.nn.Module | None = None
 
     @classmethod
     def missing(cls, config: BaseModelConfig, *, gpu: bool) -> list[str]:
@@ -169,28 +186,45 @@ class BaseModel(ABC):
         return unconditional + g * (conditional - unconditional)
 
     @contextmanager
-    def sampling(self, adapter: str = POLICY) -> Iterator[None]:
-        """Inside, ``velocity`` runs on the sampling copy with ``adapter`` merged, if it exists.
+    def using(self, adapter: str | None = POLICY) -> Iterator[None]:
+        """Inside, ``velocity`` runs with this adapter, or with the bare base model for None.
 
-        On a processor with bf16 instructions this halves the cost of rollouts; training and its
-        log-probabilities stay in ``dtype``.
+        Where ``merged_dtype`` is set, it runs on a copy with the adapter merged, whose gradients reach the
+        adapter. On a processor with bf16 instructions that halves the cost of rollouts and of updates.
+        Outside of every block it runs on the policy's LoRA layers as they are.
         """
-        if self.config.sampling_dtype is None:
-            if adapter == POLICY:
-                yield
-            else:
-                with self.using(adapter):
-                    yield
-            return
-        if self._sampler is None:
-            self._sampler = self._plain_copy().to(getattr(torch, self.config.sampling_dtype))
-        self._merge_into(self._sampler, adapter)
-        live, live_dtype = self.transformer, self.dtype
-        self.transformer, self.dtype = self._sampler, getattr(torch, self.config.sampling_dtype)
+        before = self.network, self.dtype
+        if self.config.merged_dtype:
+            self.dtype = getattr(torch, self.config.merged_dtype)
+            self.network = self._merged(adapter)
+        else:
+            self._activate(adapter)
         try:
             yield
         finally:
-            self.transformer, self.dtype = live, live_dtype
+            self.network, self.dtype = before
+            if not self.config.merged_dtype:
+                self._activate(POLICY)
+
+    def _activate(self, adapter: str | None) -> None:
+        if not getattr(self.transformer, "peft_config", None):
+            return
+        if adapter is None:
+            self.transformer.disable_adapters()
+        else:
+            self.transformer.enable_adapters()
+            self.transformer.set_adapter(adapter)
+
+    def _merged(self, adapter: str | None) -> MergedTransformer:
+        """The copy, with W + scaling * B A in place of W for every LoRA layer of the adapter."""
+        if self._plain is None:
+            self._plain = self._plain_copy().to(self.dtype)
+        weights = {
+            f"{name}.weight": (layer.base_layer.weight + layer.get_delta_weight(adapter)).to(self.dtype)
+            for name, layer in self.transformer.named_modules()
+            if adapter is not None and adapter in getattr(layer, "lora_A", ())
+        }
+        return MergedTransformer(self._plain, weights)
 
     def _plain_copy(self) -> torch.nn.Module:
         """The transformer without LoRA layers."""
@@ -198,14 +232,6 @@ class BaseModel(ABC):
         weights = {k.replace(".base_layer.", "."): v for k, v in self.transformer.state_dict().items()}
         plain.load_state_dict({k: v for k, v in weights.items() if "lora_" not in k})
         return plain.requires_grad_(False).eval().to(self.device)
-
-    @torch.no_grad()
-    def _merge_into(self, plain: torch.nn.Module, adapter: str) -> None:
-        """Write W + scaling * B A of every LoRA layer of the adapter into ``plain``."""
-        for name, layer in self.transformer.named_modules():
-            if hasattr(layer, "lora_A") and adapter in layer.lora_A:
-                weight = layer.base_layer.weight + layer.get_delta_weight(adapter)
-                plain.get_submodule(name).weight.copy_(weight)
 
     def add_adapter(self, name: str = POLICY) -> None:
         """Add a LoRA adapter with B = 0, so that the model is unchanged, and make it active."""
@@ -250,20 +276,6 @@ class BaseModel(ABC):
         values = self.adapter_parameters(source)
         for key, parameter in self.adapter_parameters(target).items():
             parameter.lerp_(values[key], 1 - keep)
-
-    @contextmanager
-    def using(self, name: str | None) -> Iterator[None]:
-        """Run with another adapter, or with the bare base model for None; the policy is active after it."""
-        if name is None:
-            self.transformer.disable_adapters()
-        else:
-            self.transformer.set_adapter(name)
-        try:
-            yield
-        finally:
-            if name is None:
-                self.transformer.enable_adapters()
-            self.transformer.set_adapter(POLICY)
 
 
 __all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "LoraSettings", "Prompts"]

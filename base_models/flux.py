@@ -74,7 +74,7 @@ class Flux(PipelineModel):
         tokens = prompts.tokens.to(self.device, self.dtype)
         guidance = torch.full_like(sigma, self.config.guidance_scale) if self.embedded_guidance else None
         with self.autocast():
-            velocity = self.transformer(
+            velocity = self.network(
                 hidden_states=pack(x.to(self.dtype)),
                 timestep=sigma,
                 guidance=guidance,

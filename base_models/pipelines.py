@@ -39,7 +39,7 @@ class PipelineModel(BaseModel):
         for module in self.pipeline.components.values():
             if isinstance(module, torch.nn.Module):
                 module.requires_grad_(False).eval().to(self.device)
-        self.transformer = self.pipeline.transformer
+        self.transformer = self.network = self.pipeline.transformer
         self.vae = self.pipeline.vae
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
@@ -77,7 +77,7 @@ class PipelineModel(BaseModel):
 
     def autocast(self):
         """Matrix products in ``dtype`` where LoRA weights in float32 meet a transformer in bfloat16."""
-        mixed = self.dtype != torch.float32 and self.transformer is not self._sampler
+        mixed = self.dtype != torch.float32 and self.network is self.transformer
         return torch.autocast(self.device.type, self.dtype, enabled=mixed)
 
     @torch.no_grad()

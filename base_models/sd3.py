@@ -26,7 +26,7 @@ class SD3(PipelineModel):
 
     def predict(self, x, sigma, prompts):
         with self.autocast():
-            return self.transformer(
+            return self.network(
                 hidden_states=x.to(self.dtype),
                 timestep=sigma * 1000,
                 encoder_hidden_states=prompts.tokens.to(self.device, self.dtype),

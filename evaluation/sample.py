@@ -65,7 +65,7 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
             prompts = prompts_of[suite]
             index = torch.arange(len(prompts)).repeat_interleave(per_prompt)
             initial = evaluation_noise(config.seed, suite, prompts, per_prompt, model.latent_shape)
-            with model.sampling():
+            with model.using():
                 latents = sample_ode(
                     model,
                     embeddings_of[suite][index],

@@ -41,7 +41,7 @@ def checkpoints(tmp_path_factory):
 def settings(checkpoints):
     def of(name: str, **changes) -> BaseModelConfig:
         value = yaml.safe_load(Path(f"config/base_models/{name}.yaml").read_text())
-        value["sampling_dtype"] = None
+        value["merged_dtype"] = None
         if name in SMALL:
             value |= {"path": str(checkpoints / name), "revision": None, "needs_gpu": False}
             value |= {"dtype": "float32", "image_size": 64, "max_sequence_length": 24}
@@ -180,18 +180,37 @@ def test_released_text_encoders_leave_memory_and_training_goes_on(name, settings
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_sampling_copy_follows_the_policy(name, settings):
-    model = open_base_model(settings(name, sampling_dtype="bfloat16", guidance_scale=WHOLE["guidance_scale"]))
+def test_the_merged_copy_follows_the_policy(name, settings):
+    model = open_base_model(settings(name, merged_dtype="bfloat16", guidance_scale=WHOLE["guidance_scale"]))
     model.add_adapter()
     spread(model, 1.0)
     prompts, x, sigma = model.encode_prompts(PROMPTS), initial(model), WHOLE["sigma"]
     with torch.no_grad():
         exact = model.predict(x, sigma, prompts)
-        with model.sampling(POLICY):
+        with model.using(POLICY):
             rounded = model.predict(x, sigma, prompts)
         with model.using(None):
             base = model.predict(x, sigma, prompts)
     assert (exact - rounded).abs().mean() < 0.3 * (exact - base).abs().mean()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_the_adapter_through_the_merged_copy(name, settings):
+    model = open_base_model(settings(name, merged_dtype="bfloat16"))
+    model.add_adapter()
+    spread(model, 1.0)
+    prompts, x, sigma = model.encode_prompts(PROMPTS), initial(model), WHOLE["sigma"]
+    parameters = list(model.adapter_parameters().values())
+
+    def gradient(velocity):
+        target = torch.ones_like(velocity)
+        found = torch.autograd.grad((velocity - target).square().mean(), parameters)
+        return torch.cat([g.flatten() for g in found])
+
+    exact = gradient(model.velocity(x, sigma, prompts, prompts[torch.tensor([0])]))
+    with model.using(POLICY):
+        merged = gradient(model.velocity(x, sigma, prompts, prompts[torch.tensor([0])]))
+    assert torch.cosine_similarity(exact, merged, dim=0) > 0.99
 
 
 @pytest.mark.parametrize("name", NAMES)

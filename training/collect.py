@@ -64,7 +64,8 @@ class Collector:
 
         parts, scores = [], []
         with (
-            self.model.sampling(OLD if self.needs.process == "forward" else POLICY),
+            torch.no_grad(),
+            self.model.using(OLD if self.needs.process == "forward" else POLICY),
             ThreadPoolExecutor(max_workers=1) as thread,
         ):
             for rows in torch.arange(len(initial)).split(settings.micro_batch):

@@ -159,9 +159,9 @@ def resolve_run(
             f"{where}: key 'trained_steps' is {training.trained_steps}, "
             f"but 'sde_steps' is {training.sde_steps}"
         )
-    if base_config.sampling_dtype and training.gradient_steps > 1:
+    if base_config.merged_dtype and training.gradient_steps > 1:
         raise ConfigError(
-            f"{where}: key 'gradient_steps' is {training.gradient_steps}; with sampling_dtype (in "
+            f"{where}: key 'gradient_steps' is {training.gradient_steps}; with merged_dtype (in "
             f"config/base_models/{base}.yaml) only the first step after a rollout has old log-probabilities"
         )
     algorithm = methods.get(method_file.algorithm)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from base_models.base import BaseModel, Prompts
+from base_models.base import POLICY, BaseModel, Prompts
 from methods import Batch, DataBatch, ForwardBatch, Method, SupervisedBatch
 from methods.sde import STEPS
 from training.rollout import Trajectories
@@ -99,6 +99,13 @@ def add_terms(parts: list[dict[str, float]]) -> dict[str, float]:
     return totals
 
 
+def policy_velocity(
+    model: BaseModel, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None
+) -> torch.Tensor:
+    with model.using(POLICY):
+        return model.velocity(x, sigma, prompts, empty)
+
+
 @torch.no_grad()
 def reference_velocity(
     model: BaseModel,
@@ -167,11 +174,11 @@ def accumulate_gradients(
             joint = Prompts(
                 torch.cat([embeddings.tokens, caption.tokens]), torch.cat([embeddings.pooled, caption.pooled])
             )
-            velocity = model.velocity(torch.cat([x, noised]), torch.cat([sigma, s]), joint, empty)
+            velocity = policy_velocity(model, torch.cat([x, noised]), torch.cat([sigma, s]), joint, empty)
             velocity, data_velocity = velocity[: len(part)], velocity[len(part) :]
             data = DataBatch(x0, eps, data_velocity)
         else:
-            velocity = model.velocity(x, sigma, embeddings, empty)
+            velocity = policy_velocity(model, x, sigma, embeddings, empty)
 
         now = transition(velocity)
         batch = Batch(
@@ -220,7 +227,7 @@ def accumulate_forward_gradients(
                 model, needs.adaptive_reference, x_t[wanted], t[wanted], embeddings[wanted], empty
             )
         batch = ForwardBatch(
-            velocity=model.velocity(x_t, t, embeddings, empty),
+            velocity=policy_velocity(model, x_t, t, embeddings, empty),
             old_velocity=old_velocity,
             x0=x0,
             noise=noise,
@@ -253,7 +260,7 @@ def accumulate_data_gradients(
     terms = []
     for part in torch.arange(len(x0)).split(micro_batch):
         noised = _noised(x0[part], noise[part], sigma[part])
-        velocity = model.velocity(noised, sigma[part], prompts[part], empty)
+        velocity = policy_velocity(model, noised, sigma[part], prompts[part], empty)
         batch = SupervisedBatch(DataBatch(x0[part], noise[part], velocity), data_total)
         terms.append(_backward(method, batch))
     return add_terms(terms)

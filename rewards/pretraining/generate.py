@@ -30,7 +30,7 @@ def main() -> None:
     prompts = [p for p in training_prompts(PROMPTS, seed=77, shares=EVERYTHING) for _ in range(PER_PROMPT)]
     embeddings = model.encode_prompts([p["prompt"] for p in prompts])
     initial = noise((len(prompts), *model.latent_shape), generator("generated for scorers"), model.device)
-    with model.sampling():
+    with model.using():
         latents = sample_ode(model, embeddings, initial, steps=config.evaluation_steps, batch=BATCH)
     save_generated(arguments.out, decode(model, latents, BATCH), prompts)
 
