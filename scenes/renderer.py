@@ -13,7 +13,6 @@ from scenes.vocabulary import BACKGROUNDS, COLORS, IMAGE_SIZE, SHAPES
 _Y, _X = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float32)
 _MARGIN = 1.0
 TEXT_SIZES = (15, 16, 17)
-SPECK_RADIUS = (1.7, 2.0)  # pixels; the smallest object's half-width is 2.5
 INK = (0.06, 0.06, 0.06)
 
 
@@ -130,27 +129,10 @@ def _render_sign(image: np.ndarray, sign: dict, rng: random.Random) -> np.ndarra
     return _paint(image, alpha, INK)
 
 
-def _speckle(image: np.ndarray, background: np.ndarray, rng: random.Random) -> np.ndarray:
-    """One to three coloured specks, each clear of everything else: what no caption names."""
-    for _ in range(rng.randint(1, 3)):
-        occupied = np.abs(image - background).max(-1) > 0.02
-        for _ in range(50):
-            cx, cy = (rng.uniform(2.5, IMAGE_SIZE - 3.5) for _ in range(2))
-            radius, color = rng.uniform(*SPECK_RADIUS), rng.choice(sorted(COLORS))
-            if not (occupied & (shape_alpha("circle", cx, cy, radius + 1.6) > 0)).any():
-                image = _paint(image, shape_alpha("circle", cx, cy, radius), COLORS[color])
-                break
-    return image
-
-
-def render(prompt: dict, seed: int, specks: bool = False) -> np.ndarray:
-    """Draw one prompt. Returns uint8 (H, W, 3); the same prompt and seed give the same pixels.
-
-    Args:
-        specks: scatter specks between the objects, as some of the pre-training set has (never on signs).
-    """
+def render(prompt: dict, seed: int) -> np.ndarray:
+    """Draw one prompt. Returns uint8 (H, W, 3); the same prompt and seed give the same pixels."""
     rng = random.Random(f"{prompt['prompt']}|{seed}")
-    image = background = _background(prompt, rng)
+    image = _background(prompt, rng)
     if "sign" in prompt:
         image = _render_sign(image, prompt["sign"], rng)
     else:
@@ -162,8 +144,6 @@ def render(prompt: dict, seed: int, specks: bool = False) -> np.ndarray:
             objects, clause_of, _place(len(objects), relation, rng), strict=True
         ):
             image = _paint(image, shape_alpha(shape, cx, cy, r), COLORS[color or free[clause]])
-        if specks:
-            image = _speckle(image, background, rng)
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 

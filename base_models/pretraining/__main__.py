@@ -39,7 +39,7 @@ def main() -> None:
         vae = AutoencoderKL.from_pretrained(arguments.autoencoder).eval().requires_grad_(False)
     for stage in RECIPES[arguments.name].stages:
         count = max(64, round(stage.scenes * arguments.scale))
-        images, captions = data.scenes(count, stage.data_seed, stage.shares, stage.speckled)
+        images, captions = data.scenes(count, stage.data_seed, stage.shares)
         images = torch.from_numpy(images)
         if vae is None:
             steps = max(2, round(AUTOENCODER_STEPS * arguments.scale))
@@ -52,7 +52,8 @@ def main() -> None:
             recipe = RECIPES[arguments.name](known, vae)
         latents = autoencoder.normalise(vae, autoencoder.encode(vae, images))
         steps = max(2, round(stage.steps * arguments.scale))
-        denoiser.train(recipe, latents, captions, steps, recipe.batch, stage.seed, stage.learning_rate)
+        stop = stage.stop and max(1, round(stage.stop * arguments.scale))
+        denoiser.train(recipe, latents, captions, steps, stage.seed, stage.learning_rate, stop)
     with replacing(arguments.out) as temporary:
         recipe.pipeline.save_pretrained(temporary, safe_serialization=True)
         if recipe.half_precision_files:

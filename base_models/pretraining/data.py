@@ -32,17 +32,6 @@ MOSTLY_OBJECTS = {
     "color_attr": 0.14,
     "ten_eleven": 0.01,
 }
-# For the stage whose scenes may hold specks.
-UNTIDY = {
-    "counting": 0.30,
-    "text": 0.14,
-    "single_object": 0.05,
-    "two_object": 0.12,
-    "colors": 0.08,
-    "position": 0.15,
-    "color_attr": 0.15,
-    "ten_eleven": 0.01,
-}
 
 
 def training_prompts(n: int, seed: int, shares: dict[str, float]) -> list[dict]:
@@ -59,12 +48,9 @@ def training_prompts(n: int, seed: int, shares: dict[str, float]) -> list[dict]:
     return [rng.choice(pools[tag]) for tag in tags]
 
 
-def scenes(
-    n: int, seed: int, shares: dict[str, float], speckled: float = 0.0
-) -> tuple[np.ndarray, list[str]]:
-    """Images uint8 (n, H, W, 3) and their captions; a share ``speckled`` of the object scenes has specks."""
+def scenes(n: int, seed: int, shares: dict[str, float]) -> tuple[np.ndarray, list[str]]:
+    """Images uint8 (n, H, W, 3) and their captions."""
     prompts = training_prompts(n, seed, shares)
     bar = tqdm(prompts, desc="rendering", unit="scene", mininterval=2)
-    rng = random.Random(f"specks {seed}")
-    images = np.stack([render(p, seed + i, specks=rng.random() < speckled) for i, p in enumerate(bar)])
+    images = np.stack([render(p, seed + i) for i, p in enumerate(bar)])
     return images, [p["prompt"] for p in prompts]

@@ -21,15 +21,18 @@ def train(
     latents: torch.Tensor,
     captions: list[str],
     steps: int,
-    batch: int,
     seed: int,
-    lr: float = 1e-3,
+    lr: float,
+    stop: int | None = None,
 ) -> None:
     """Train in place; the pipeline ends with the exponential moving average of the weights.
 
     Args:
         latents: normalised (N, 8, 8, 8), one per caption.
+        steps: of the learning rate's schedule.
+        stop: leave the schedule after so many steps.
     """
+    batch = recipe.batch
     torch.manual_seed(seed)
     ids, empty = recipe.token_ids(captions), recipe.token_ids([""])
     modules = torch.nn.ModuleList(recipe.trained())
@@ -38,7 +41,7 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.03)
     average = [p.detach().clone() for p in parameters]
-    bar = trange(1, steps + 1, desc="transformer", unit="step", mininterval=2)
+    bar = trange(1, (stop or steps) + 1, desc="transformer", unit="step", mininterval=2)
     for step in bar:
         index = torch.randint(len(latents), (batch,))
         dropped = torch.rand(batch, 1) < CAPTION_DROPOUT

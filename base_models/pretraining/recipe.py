@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of flow-matching pre-training on its own scenes."""
+    """One pass of flow-matching pre-training on its own scenes; ``stop`` ends it before its schedule does."""
 
     shares: dict[str, float]
     scenes: int
@@ -20,7 +20,7 @@ class Stage:
     steps: int
     learning_rate: float
     seed: int
-    speckled: float = 0.0
+    stop: int | None = None
 
 
 class Recipe(ABC):

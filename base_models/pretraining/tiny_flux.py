@@ -32,12 +32,7 @@ TRANSFORMER = dict(
 
 class TinyFlux(Recipe):
     name = "tiny-flux"
-    stages = (
-        Stage(data.EVERYTHING, scenes=60_000, data_seed=101, steps=6500, learning_rate=1e-3, seed=10),
-        Stage(
-            data.UNTIDY, scenes=60_000, data_seed=121, steps=1300, learning_rate=6e-4, seed=11, speckled=0.4
-        ),
-    )
+    stages = (Stage(data.EVERYTHING, scenes=60_000, data_seed=101, steps=6500, learning_rate=1e-3, seed=10),)
     batch = 64
     half_precision_files = True
 
