@@ -2,8 +2,9 @@
 
 The rules follow GenEval (arXiv 2310.11513, ``evaluate_images.py``) and, for the partial score that
 training uses, the reward server of Flow-GRPO (arXiv 2505.05470). The detector is this world's own:
-coloured blobs, the class told by the nearest outline. It looks neither at the background nor at how
-badly an outline fits, and takes every speck for an object, which is how it can be hacked.
+coloured blobs, each of the class whose outline fits best among those the prompt asks for, as a detector
+with an open vocabulary is asked. It looks neither at the background nor at how badly an outline fits, which
+is how it can be hacked.
 """
 
 from __future__ import annotations
@@ -16,21 +17,20 @@ import torch
 from rewards.base import Reward
 from scenes.gold import shape_iou
 from scenes.segmentation import Blob, blobs
-from scenes.vocabulary import SHAPES
 
-MIN_AREA = 6  # pixels; a circle of the smallest drawn radius covers about 20, a speck about 10
+MIN_AREA = 6  # pixels; a circle of the smallest drawn radius covers about 20
 SMALL = 7  # pixels; boxes up to this size are ambiguous
 AMBIGUITY = 0.25  # intersection over union that a small blob's class may lack of the best one
 MAX_OBJECTS = 16  # per class, GenEval's limit
 POSITION_THRESHOLD = 0.1  # GenEval evaluate_images.py
 
 
-def detect_classes(blob: Blob) -> set[str]:
-    """The shapes whose ideal outline fits best into the blob's bounding box, however badly it fits.
+def detect_classes(blob: Blob, asked: set[str]) -> set[str]:
+    """The asked shapes whose ideal outline fits best into the blob's bounding box, however badly it fits.
 
     Like a detector with a low score threshold, it gives a small and ambiguous blob more than one class.
     """
-    fits = {shape: shape_iou(blob, shape) for shape in SHAPES}
+    fits = {shape: shape_iou(blob, shape) for shape in asked}
     slack = AMBIGUITY if max(blob.height, blob.width) <= SMALL else 0.0
     return {shape for shape, fit in fits.items() if fit >= max(fits.values()) - slack}
 
@@ -111,8 +111,9 @@ def score_images(
     scores = []
     for items, prompt in zip(found, metadata, strict=True):
         by_class: dict[str, list[Blob]] = {}
+        asked = {item["class"] for item in prompt["include"]}
         for blob in items:
-            for shape in detect_classes(blob):
+            for shape in detect_classes(blob, asked):
                 group = by_class.setdefault(shape, [])
                 if len(group) < MAX_OBJECTS:
                     group.append(blob)

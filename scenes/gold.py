@@ -26,7 +26,9 @@ from scenes.vocabulary import BACKGROUNDS, COLORS, IMAGE_SIZE
 
 MIN_AREA = 4  # pixels
 DIRT = 0.5  # a surplus blob below this share of the wanted objects' median area is dirt on the background
-_BACKGROUND_TOLERANCE = 0.08  # mean absolute deviation at which the background factor is 1/e
+_BACKGROUND_TOLERANCE = (
+    0.04  # mean absolute deviation (ten grey levels) at which the background factor is 1/e
+)
 _COLOR_TOLERANCE = 0.35  # RGB distance at which the colour factor is 1/e
 
 _Y, _X = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float64)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import rewards
-from rewards.geneval import partial_score, strict_correct
+from rewards.geneval import partial_score, score_images, strict_correct
 from scenes import prompts as prompt_sets
 from scenes.gold import gold_reward
 from scenes.renderer import render, render_many
@@ -89,6 +89,17 @@ def test_the_detector_reads_true_scenes(name):
 
 def blob(color: str, x: int = 0, y: int = 0) -> Blob:
     return Blob(color, 25, y, x, np.ones((5, 5), dtype=bool))
+
+
+def test_the_detector_knows_only_the_shapes_it_is_asked_for():
+    """A square passes for a circle where the prompt names no square, and gold tells them apart."""
+    drawn = {"prompt": "a square", "tag": "single_object", "include": [{"class": "square", "count": 1}]}
+    wanted = {"prompt": "a circle", "tag": "single_object", "include": [{"class": "circle", "count": 1}]}
+    both = {**wanted, "include": [{"class": "circle", "count": 1}, {"class": "square", "count": 1}]}
+    pixels = as_float(render_many([drawn], 0))
+    image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    assert score_images(image, [wanted], "strict") == 1 and score_images(image, [both], "strict") == 0
+    assert gold_reward(pixels, [wanted]) < 0.9 * gold_reward(pixels, [drawn])
 
 
 def test_partial_score_follows_the_reward_server():
