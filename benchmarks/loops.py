@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import straight_loop
 from benchmarks.measuring import alternate, ratio
 from benchmarks.setting import EXACT, iterate, open_trainer
+from benchmarks.straight_loop import StraightLoop
 
 
 def gradient_difference(method: str, device: str = "cpu", **training) -> float:
     """Relative distance of the two loops' gradients from the same state, in full precision."""
     straight, suite = (open_trainer(method, device, base=EXACT, **training) for _ in range(2))
-    straight_loop.gradients(straight, 1)
+    StraightLoop(straight).gradients(1)
     collected = suite.collector.collect(1, suite.history)
     suite.step = lambda terms, iteration: None  # keep the gradients
     suite.update(collected, suite.method.prepare(collected.rollout), 1)
@@ -26,12 +26,16 @@ def gradient_difference(method: str, device: str = "cpu", **training) -> float:
 
 def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
     """Seconds per iteration of both loops, taken in turns, and the median ratio of the pairs."""
-    trainers = {name: open_trainer(method, device, task) for name in ("straight", "suite")}
-    counts = {name: itertools.count(1) for name in trainers}
+    # Without a merged copy the straight loop keeps to LoRA layers and the precision of training.
+    straight, suite = (
+        StraightLoop(open_trainer(method, device, task, EXACT)),
+        open_trainer(method, device, task),
+    )
+    turns = {"straight": itertools.count(1), "suite": itertools.count(1)}
     taken = alternate(
         {
-            "straight": lambda: straight_loop.iterate(trainers["straight"], next(counts["straight"])),
-            "suite": lambda: iterate(trainers["suite"], next(counts["suite"])),
+            "straight": lambda: straight.iterate(next(turns["straight"])),
+            "suite": lambda: iterate(suite, next(turns["suite"])),
         },
         repeats,
     )

@@ -11,111 +11,97 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import BaseModel, Prompts
+from base_models import open_base_model
+from base_models.base import Prompts
 from methods import Batch
+from methods.base import Prepared
 from methods.sde import STEPS
 from training.rollout import Trajectories, decode
 from training.trainer import Trainer
 from training.update import REFERENCE
 
 
-def roll_out(trainer: Trainer, texts: list[str], initial: torch.Tensor, noises: torch.Tensor) -> Trajectories:
-    """Denoise all images together, stochastic on the window's steps."""
-    model, c = trainer.model, trainer.config.training
-    prompts = model.encode_prompts(texts)
-    sigmas = model.sigmas(model.config.rollout_steps)
-    latents, means, log_probs = [initial], [], []
-    with torch.no_grad():
-        for i in range(model.config.rollout_steps):
+class StraightLoop:
+    """Iterations of one trainer's run, for methods that train on denoising steps."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.settings = trainer, trainer.config.training
+        self.model, self.method = trainer.model, trainer.method
+        # The trainer let go of its text encoders once its prompts were embedded.
+        self.encoder = open_base_model(trainer.config.base_model, trainer.model.device)
+        guided = self.model.classifier_free_guidance
+        self.empty = self.encoder.encode_prompts([""]) if guided else None
+
+    def iterate(self, iteration: int) -> None:
+        """One whole iteration: gradients, optimiser step, moving average."""
+        self.gradients(iteration)
+        self.trainer.step({"kl_loss": 0.0}, iteration)
+        self.trainer.follow()
+
+    def gradients(self, iteration: int) -> None:
+        """Rollout, rewards and gradients of one iteration."""
+        collector, c = self.trainer.collector, self.settings
+        drawn = self.trainer.prompts.draw(c.prompts_per_iteration, self.trainer.config.seed, iteration)
+        prompt_of = torch.tensor(drawn).repeat_interleave(c.group_size)
+        texts = [self.trainer.prompts.prompts[i]["prompt"] for i in prompt_of]
+        t = self.roll_out(texts, *collector.draw_noise(len(texts), slice(0, len(texts)), iteration))
+        images = decode(self.model, t.latents[-1], len(texts))
+        scores = collector.score(images, prompt_of, {})
+        prepared = self.method.prepare(collector.as_rollout(scores, prompt_of))
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+        for k in collector.stochastic:
+            self.step_gradients(t, k, self.encoder.encode_prompts(texts), prepared)
+
+    @torch.no_grad()
+    def roll_out(self, texts: list[str], initial: torch.Tensor, noises: torch.Tensor) -> Trajectories:
+        """Denoise all images together, stochastic on the window's steps."""
+        prompts, stochastic = self.encoder.encode_prompts(texts), self.trainer.collector.stochastic
+        sigmas = self.model.sigmas(self.model.config.rollout_steps).to(self.model.device)
+        latents, means, log_probs = [initial], [], []
+        for i in range(self.model.config.rollout_steps):
             x = latents[-1]
-            v = model.velocity(x, sigmas[i].expand(len(x)), prompts, empty_prompt(model))
-            if i in trainer.collector.stochastic:
-                taken = STEPS[c.sde](
-                    v,
-                    x,
-                    sigmas[i],
-                    sigmas[i + 1],
-                    sigma_second=sigmas[1],
-                    noise_level=c.noise_level,
-                    noise=noises[trainer.collector.stochastic.index(i)],
-                )
+            v = self.model.velocity(x, sigmas[i].expand(len(x)), prompts, self.empty)
+            if i in stochastic:
+                noise = noises[stochastic.index(i)]
+                taken = self.transition(v, x, sigmas, i, noise=noise)
                 latents.append(taken.x_next)
                 means.append(taken.mean)
                 log_probs.append(taken.log_prob)
             else:
                 latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
                 means.append(latents[-1])
-                log_probs.append(torch.zeros(len(x)))
-    return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas)
+                log_probs.append(torch.zeros(len(x), device=x.device))
+        return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas)
 
+    def transition(self, velocity, x, sigmas, k, **taken):
+        c = self.settings
+        steps = {"sigma_second": sigmas[1], "noise_level": c.noise_level}
+        return STEPS[c.sde](velocity, x, sigmas[k], sigmas[k + 1], **steps, **taken)
 
-def empty_prompt(model: BaseModel) -> Prompts | None:
-    return model.encode_prompts([""]) if model.config.guidance_scale > 1 else None
-
-
-def gradients(trainer: Trainer, iteration: int) -> None:
-    """Rollout, rewards and gradients of one iteration of a method that trains on denoising steps."""
-    model, method, c = trainer.model, trainer.method, trainer.config.training
-    drawn = trainer.prompts.draw(c.prompts_per_iteration, trainer.config.seed, iteration)
-    prompt_of = torch.tensor(drawn).repeat_interleave(c.group_size)
-    texts = [trainer.prompts.prompts[i]["prompt"] for i in prompt_of]
-    everything = slice(0, len(prompt_of))
-    initial, noises = trainer.collector.draw_noise(len(prompt_of), everything, iteration)
-    t = roll_out(trainer, texts, initial, noises)
-    images = decode(model, t.latents[-1], len(texts))
-    scores = trainer.collector.score(images, prompt_of, {})
-    prepared = method.prepare(trainer.collector.as_rollout(scores, prompt_of))
-    trainer.optimizer.zero_grad(set_to_none=True)
-    total, gated = len(texts) * c.trained_steps, int(prepared.gate.sum()) * c.trained_steps
-    for k in trainer.collector.stochastic:
-        step_gradients(trainer, t, k, model.encode_prompts(texts), prepared, total, gated)
-
-
-def step_gradients(trainer, t: Trajectories, k: int, prompts: Prompts, prepared, total: int, gated: int):
-    """Gradients of all images at denoising step ``k``."""
-    model, method, c = trainer.model, trainer.method, trainer.config.training
-    x, sigma, empty = t.latents[k], t.sigmas[k].expand(t.latents.shape[1]), empty_prompt(model)
-
-    def transition(velocity):
-        return STEPS[c.sde](
-            velocity,
-            x,
-            t.sigmas[k],
-            t.sigmas[k + 1],
-            sigma_second=t.sigmas[1],
-            noise_level=c.noise_level,
-            x_next=t.latents[k + 1],
+    def step_gradients(self, t: Trajectories, k: int, prompts: Prompts, prepared: Prepared) -> None:
+        """Gradients of all images at denoising step ``k``."""
+        method, x, x_next = self.method, t.latents[k], t.latents[k + 1]
+        sigma, reference = t.sigmas[k].expand(len(x)), None
+        if method.needs.reference != "none":
+            with torch.no_grad(), self.model.using(REFERENCE if method.needs.adaptive_reference else None):
+                v = self.model.velocity(x, sigma, prompts, self.empty)
+            reference = self.transition(v, x, t.sigmas, k, x_next=x_next).mean
+        asked = prepared.gate if method.needs.reference == "gated" else torch.ones_like(prepared.gate)
+        v = self.model.velocity(x, sigma, prompts, self.empty)
+        now = self.transition(v, x, t.sigmas, k, x_next=x_next)
+        batch = Batch(
+            x_next=x_next,
+            mean=now.mean,
+            std=now.std,
+            noise_std=now.noise_std,
+            log_prob=now.log_prob,
+            old_mean=t.means[k],
+            old_log_prob=t.log_probs[k],
+            advantages=prepared.advantages.float(),
+            gate=prepared.gate,
+            rows=len(x) * self.settings.trained_steps,
+            gated_rows=int(prepared.gate.sum()) * self.settings.trained_steps,
+            reference_rows=None if reference is None else asked,
+            reference_mean=None if reference is None else reference[asked],
         )
-
-    reference = None
-    if method.needs.reference != "none":
-        with torch.no_grad(), model.using(REFERENCE if method.needs.adaptive_reference else None):
-            reference = transition(model.velocity(x, sigma, prompts, empty)).mean
-    asked = prepared.gate if method.needs.reference == "gated" else torch.ones_like(prepared.gate)
-    now = transition(model.velocity(x, sigma, prompts, empty))
-    batch = Batch(
-        x_next=t.latents[k + 1],
-        mean=now.mean,
-        std=now.std,
-        noise_std=now.noise_std,
-        log_prob=now.log_prob,
-        old_mean=t.means[k],
-        old_log_prob=t.log_probs[k],
-        advantages=prepared.advantages.float(),
-        gate=prepared.gate,
-        rows=total,
-        gated_rows=gated,
-        reference_rows=None if reference is None else asked,
-        reference_mean=None if reference is None else reference[asked],
-    )
-    method.loss(batch)[0].backward()
-
-
-def iterate(trainer: Trainer, iteration: int) -> None:
-    """One whole iteration: gradients, optimiser step, moving average."""
-    gradients(trainer, iteration)
-    trainer.step({"kl_loss": 0.0}, iteration)
-    trainer.follow()
-
-
-__all__ = ["gradients", "iterate", "roll_out"]
+        method.loss(batch)[0].backward()
