@@ -11,7 +11,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PARTS = (
-    "base_models config didactic evaluation methods resources rewards scenes training workflow Snakefile"
+    "base_models config didactic evaluation methods profiles resources rewards scenes training workflow "
+    "Snakefile"
 ).split()
 SMOKE = ["--configfile", "config/smoke.yaml", "--"]
 
