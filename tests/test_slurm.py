@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,18 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from repository_copy import ROOT, copy_repository
 from slurm_cluster import Cluster, missing
 
-ROOT = Path(__file__).parent.parent
-PARTS = (
-    "base_models config didactic evaluation methods profiles resources rewards scenes training workflow "
-    "Snakefile"
-).split()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 MEASURED = {"train_wall_seconds", "train_cpu_seconds", "train_device_seconds", "peak_memory_mb"}  # by clocks
 SCORES = "results/scores.parquet"
-ITERATIONS = 15
+ITERATIONS = 25
 SMALL = {
     "seeds": [901],
     "snapshot_shares": [],
@@ -51,16 +46,6 @@ class Broken(GRPO):
 
 def run_id(method: str) -> str:
     return f"tiny-sd3__counting__{method}__s901"
-
-
-def copy_repository(folder: Path) -> Path:
-    for part in PARTS:
-        source, ignored = ROOT / part, shutil.ignore_patterns("__pycache__")
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=ignored)
-        else:
-            shutil.copy(source, folder)
-    return folder
 
 
 def write_grid(folder: Path, name: str, methods: list[str]) -> None:
