@@ -6,14 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import run_command, set_threads
+from training.command import default_device, run_command, set_threads
 
 
 def _sample(arguments) -> None:
     from evaluation.sample import sample_run
 
     set_threads(arguments.threads)
-    sample_run(arguments.folder, arguments.settings, arguments.out, arguments.device)
+    sample_run(arguments.folder, arguments.settings, arguments.out, arguments.device or default_device())
 
 
 def _score(arguments) -> None:
@@ -65,7 +65,7 @@ def main() -> int:
         added.add_argument("--settings", type=Path, required=True)
         added.add_argument("--out", type=Path, required=True)
         added.add_argument("--threads", type=int, default=1)
-    sample.add_argument("--device", default="cpu")
+    sample.add_argument("--device", help="default: the accelerator, if there is one")
     score.add_argument("--images", type=Path, required=True)
     collect = command("collect", _collect, "one table of the scores of many runs")
     collect.add_argument("folders", type=Path, nargs="+", help="run folders")

@@ -13,6 +13,7 @@ import argparse
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -179,7 +180,9 @@ class Cluster:
 
     def output(self, *command: str, check: bool = True) -> str:
         """What one of Slurm's commands prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=check)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
 
     def jobs(self) -> list[str]:
@@ -193,6 +196,17 @@ class Cluster:
             self.output("scancel", *self.jobs(), check=False)
             time.sleep(0.5)
 
+    def processes(self) -> list[int]:
+        """Everything that was started inside the cluster and still lives: its ``PATH`` gives it away."""
+        mark, found = os.fsencode(self.root / "bin"), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:  # ended meanwhile, or another user's
+                continue
+        return found
+
     def stop(self) -> None:
         if len(self.daemons) > 1:
             self.drain()
@@ -203,6 +217,8 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        for process in self.processes():  # of a job that outlived its end
+            os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.root)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,18 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from repository_copy import ROOT, copy_repository
 from slurm_cluster import Cluster, missing
 
-ROOT = Path(__file__).parent.parent
-PARTS = (
-    "base_models config didactic evaluation methods profiles resources rewards scenes training workflow "
-    "Snakefile"
-).split()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 MEASURED = {"train_wall_seconds", "train_cpu_seconds", "train_device_seconds", "peak_memory_mb"}  # by clocks
 SCORES = "results/scores.parquet"
-ITERATIONS = 15
+ITERATIONS = 25
 SMALL = {
     "seeds": [901],
     "snapshot_shares": [],
@@ -53,16 +48,6 @@ def run_id(method: str) -> str:
     return f"tiny-sd3__counting__{method}__s901"
 
 
-def copy_repository(folder: Path) -> Path:
-    for part in PARTS:
-        source, ignored = ROOT / part, shutil.ignore_patterns("__pycache__")
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=ignored)
-        else:
-            shutil.copy(source, folder)
-    return folder
-
-
 def write_grid(folder: Path, name: str, methods: list[str]) -> None:
     grid = {"base": "tiny-sd3", "task": "counting", "methods": methods}
     (folder / name).write_text(yaml.safe_dump({**SMALL, "grid": [grid]}))
@@ -84,17 +69,26 @@ class Site:
     """A copy of the repository and the cluster it runs on."""
 
     def __init__(self, folder: Path, cluster: Cluster):
-        self.folder, self.cluster = folder, cluster
+        self.folder, self.cluster, self.started = folder, cluster, []
+
+    def __enter__(self) -> "Site":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.started:  # of a test that failed
+            process.kill()
+            process.wait()
 
     def start(self, grid: str, target: str = SCORES, profile="mine") -> subprocess.Popen:
         # fmt: off
         command = [
+            "env", "--default-signal=INT",  # which a test run in the background would pass on as ignored
             sys.executable, "-m", "snakemake", "--profile", f"workflow/profiles/{profile}", "--retries", "1",
             "--configfile", grid, "--", target,
         ]
         # fmt: on
         with open(self.folder / "snakemake.log", "a") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env=self.cluster.environment,
@@ -102,6 +96,8 @@ class Site:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.started.append(process)
+        return process
 
     def wait_for(self, happened, what: str, process: subprocess.Popen | None = None, seconds: float = 3000):
         """The first true value of ``happened()``."""
@@ -136,7 +132,7 @@ class Site:
         found = (self.folder / "results/runs" / run_id(method) / "checkpoint").glob("iteration_*")
         return max((int(path.name.removeprefix("iteration_")) for path in found), default=0)
 
-    def started_from(self, method: str) -> int:
+    def first_iteration(self, method: str) -> int:
         """The iteration at which the newest attempt of a training began, by its progress bar."""
         log = (self.folder / "logs/train" / f"{run_id(method)}.log").read_text()
         return int(re.search(rf"{run_id(method)}:.*? (\d+)/{ITERATIONS} ", log)[1])
@@ -156,7 +152,8 @@ def site(tmp_path_factory, cluster):
     write_profile(folder, "mine")
     write_grid(folder, "first.yaml", ["grpo", "gardo", "broken"])
     write_grid(folder, "second.yaml", ["grpo", "gardo", "base"])
-    return Site(folder, cluster)
+    with Site(folder, cluster) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -224,13 +221,13 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint(disturbed):
     (_, first, limit), (_, second, longer) = disturbed.jobs("rule_train", "grpo")[-2:]
     assert (first, second) == ("CANCELLED", "COMPLETED")
     assert (limit, longer) == ("8:00:00", "16:00:00")
-    assert ITERATIONS > disturbed.started_from("grpo") >= disturbed.seen["grpo"] > 0
+    assert ITERATIONS > disturbed.first_iteration("grpo") >= disturbed.seen["grpo"] > 0
 
 
 def test_a_training_out_of_time_goes_on_from_its_checkpoint(disturbed):
     (_, first, _), (_, second, _) = disturbed.jobs("rule_train", "gardo")[-2:]
     assert (first, second) == ("TIMEOUT", "COMPLETED")
-    assert ITERATIONS > disturbed.started_from("gardo") >= disturbed.seen["gardo"] > 0
+    assert ITERATIONS > disturbed.first_iteration("gardo") >= disturbed.seen["gardo"] > 0
 
 
 def test_a_failing_training_fails_alone(disturbed):
@@ -293,8 +290,7 @@ def test_two_processes_of_one_job_train_together(nodes, tmp_path):
         asked |= {"mpi": "srun", "tasks": 2, "tasks_per_gpu": 0}
     write_profile(site_folder, "many", processes=2, **asked)
     target = f"results/runs/{run_id('grpo')}/provenance.json"
-    with Cluster(nodes) as cluster:
-        site = Site(site_folder, cluster)
+    with Cluster(nodes) as cluster, Site(site_folder, cluster) as site:
         assert site.finish(site.start("one.yaml", target, profile="many")) == 0, site.report()
         (number, state, _) = site.jobs("rule_train")[-1]
         job = cluster.output("scontrol", "show", "job", str(number)).split()

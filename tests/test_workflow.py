@@ -8,11 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from repository_copy import copy_repository
 
-ROOT = Path(__file__).parent.parent
-PARTS = (
-    "base_models config didactic evaluation methods resources rewards scenes training workflow Snakefile"
-).split()
 SMOKE = ["--configfile", "config/smoke.yaml", "--"]
 
 
@@ -42,14 +39,7 @@ def planned(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("goodhart")
-    for part in PARTS:
-        source = ROOT / part
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, folder / part, ignore=ignore) if source.is_dir() else shutil.copy(
-            source, folder
-        )
-    return folder
+    return copy_repository(tmp_path_factory.mktemp("goodhart"))
 
 
 @pytest.fixture(scope="module")

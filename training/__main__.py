@@ -6,9 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from training.command import run_command, set_threads
+from training.command import default_device, run_command, set_threads
 
 
 def _run(arguments) -> None:
@@ -58,7 +56,7 @@ def main() -> int:
     data.set_defaults(call=_data)
     for command in (run, data):
         command.add_argument("--threads", type=int, default=1)
-        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        command.add_argument("--device", default=default_device())
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     return run_command(arguments)

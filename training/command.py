@@ -14,6 +14,13 @@ def set_threads(count: int) -> None:
     torch.set_num_interop_threads(1)
 
 
+def default_device() -> str:
+    """The accelerator of this machine, or its processor."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def run_command(arguments: argparse.Namespace) -> int:
     """Call ``arguments.call``; an expected error becomes one line and exit status 1."""
     try:
