@@ -6,8 +6,9 @@ import importlib
 import pkgutil
 
 from rewards.base import Reward, RewardError
+from rewards.published.hub import check
 
-_NOT_PLUGINS = {"base", "features", "networks", "weights"}
+_NOT_PLUGINS = {"base", "geneval_rules", "networks", "weights"}
 
 
 def names() -> list[str]:
@@ -28,8 +29,14 @@ def get_class(name: str) -> type[Reward]:
 
 
 def get(name: str) -> Reward:
-    """An instance, weights loaded and checked."""
-    return get_class(name)()
+    """An instance, weights loaded and checked; a client of its service if it runs in its own environment."""
+    reward = get_class(name)
+    check([reward])
+    if reward.environment is None:
+        return reward()
+    from rewards.service.client import IsolatedReward
+
+    return IsolatedReward(reward)
 
 
 __all__ = ["Reward", "RewardError", "get", "get_class", "names"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+
+from rewards.published.hub import HubFiles
 
 
 class RewardError(RuntimeError):
@@ -18,17 +21,27 @@ class Reward(ABC):
     Class attributes say what a reader of a score must know:
 
     - ``name``: the name in configs and score tables.
+    - ``role``: what it usually is: proxy, auxiliary, unseen, gold or artefact. A task may use it otherwise;
+      the role in a score table is that of the task.
     - ``scale``: range and unit of the score.
     - ``licence``: of the weights and of the code they come from.
     - ``weights``: files under ``resources/`` that must match ``resources/SHA256SUMS``; empty for rules.
-    - ``expected_base``: what the untrained base model scores, or None where nobody measured it.
+    - ``hub``: files of public repositories that must lie in the hub cache.
+    - ``environment``: name of ``rewards/environments/<name>.txt`` where the reward needs package versions
+      that clash with the trainer's. It then scores in a process of its own; see ``rewards.service``.
+    - ``expected_base``: what an untrained base model scores; its name in the config -> the score.
+    - ``expected_source``: where ``expected_base`` comes from.
     """
 
     name: ClassVar[str]
+    role: ClassVar[str] = "unseen"
     scale: ClassVar[str]
     licence: ClassVar[str]
     weights: ClassVar[tuple[str, ...]] = ()
-    expected_base: ClassVar[float | None] = None
+    hub: ClassVar[tuple[HubFiles, ...]] = ()
+    environment: ClassVar[str | None] = None
+    expected_base: ClassVar[Mapping[str, float]] = {}
+    expected_source: ClassVar[str] = ""
 
     @abstractmethod
     def score(self, images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> torch.Tensor:

@@ -1,28 +1,24 @@
-"""GenEval on scenes: a rule-based detector, then the official rules.
+"""GenEval on scenes: a rule-based detector, then the rules of ``rewards/geneval_rules.py``.
 
-The rules follow GenEval (arXiv 2310.11513, ``evaluate_images.py``) and, for the partial score that
-training uses, the reward server of Flow-GRPO (arXiv 2505.05470). The detector is this world's own:
-coloured blobs, each of the class whose outline fits best among those the prompt asks for, as a detector
-with an open vocabulary is asked. It looks neither at the background nor at how badly an outline fits, which
-is how it can be hacked.
+The detector is this world's own: coloured blobs, each of the class whose outline fits best among those the
+prompt asks for, as a detector with an open vocabulary is asked. It looks neither at the background nor at
+how badly an outline fits, which is how it can be hacked.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 
 from rewards.base import Reward
+from rewards.geneval_rules import MAX_OBJECTS, check_include, position_holds, strict_correct
 from scenes.gold import shape_iou
 from scenes.segmentation import Blob, blobs
 
 MIN_AREA = 6  # pixels; a circle of the smallest drawn radius covers about 20
 SMALL = 7  # pixels; boxes up to this size are ambiguous
 AMBIGUITY = 0.25  # intersection over union that a small blob's class may lack of the best one
-MAX_OBJECTS = 16  # per class, GenEval's limit
-POSITION_THRESHOLD = 0.1  # GenEval evaluate_images.py
 
 
 def detect_classes(blob: Blob, asked: set[str]) -> set[str]:
@@ -35,47 +31,11 @@ def detect_classes(blob: Blob, asked: set[str]) -> set[str]:
     return {shape for shape, fit in fits.items() if fit >= max(fits.values()) - slack}
 
 
-def relations(first: Blob, second: Blob) -> set[str]:
-    """GenEval's relative position of ``first`` to ``second``."""
-    offsets = []
-    for axis, size in ((0, "width"), (1, "height")):
-        raw = first.centre[axis] - second.centre[axis]
-        slack = POSITION_THRESHOLD * (getattr(first, size) + getattr(second, size))
-        offsets.append((raw, math.copysign(max(abs(raw) - slack, 0.0), raw)))
-    (raw_x, x), (raw_y, y) = offsets
-    norm = math.hypot(raw_x, raw_y)
-    if norm == 0:
-        return set()
-    dx, dy = x / norm, y / norm
-    named = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
-    return {name for name, holds in named.items() if holds}
-
-
-def _position_holds(item: dict, objects: list[Blob], matched: list[list[Blob]]) -> bool:
-    relation, other = item["position"]
-    return all(relation in relations(a, b) for a in objects for b in matched[other])
-
-
-def strict_correct(by_class: dict[str, list[Blob]], prompt: dict) -> bool:
-    """True when count, colour count and position of every include clause are exactly right."""
-    matched: list[list[Blob]] = []
-    for item in prompt["include"]:
-        objects = by_class.get(item["class"], [])
-        if "color" in item:
-            objects = [b for b in objects if b.color == item["color"]]
-        if len(by_class.get(item["class"], [])) != item["count"] or len(objects) != item["count"]:
-            return False
-        if "position" in item and not _position_holds(item, objects, matched):
-            return False
-        matched.append(objects)
-    return True
-
-
 def partial_score(by_class: dict[str, list[Blob]], prompt: dict) -> float:
     """The training reward: mean over clauses of graded terms. No lower clip: a surplus can go below 0.
 
-    Two habits of the reward server are kept, since published curves contain them: a wrong count in a
-    clause with a colour or position appends a 0, and a wrong relation appends a 0 and then also a 1.
+    It differs from ``rewards.geneval_rules.partial_score``, the reward server's rule, in one point: a
+    relation to a clause that is itself wrong appends no term, where the server appends a 0.
     """
     terms: list[float] = []
     matched: list[list[Blob]] = []
@@ -96,7 +56,8 @@ def partial_score(by_class: dict[str, list[Blob]], prompt: dict) -> float:
                 if not matched[item["position"][1]]:
                     terms.append(0.0)
                 else:
-                    if not _position_holds(item, objects, matched):
+                    relation, other = item["position"]
+                    if not position_holds(relation, objects, matched[other]):
                         terms.append(0.0)
                     terms.append(1.0)
         matched.append(objects)
@@ -123,18 +84,13 @@ def score_images(
     return torch.tensor(scores, dtype=torch.float32)
 
 
-def check_include(metadata: list[dict]) -> None:
-    """Every prompt needs GenEval's ``include`` list."""
-    for prompt in metadata:
-        if not prompt.get("include"):
-            raise ValueError(f"prompt {prompt['prompt']!r} has no 'include' list, which geneval scores")
-
-
 class GenEval(Reward):
     name = "geneval"
+    role = "proxy"
     scale = "0 or 1 per image: strict correctness (count, colour, position exactly right)"
     licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
-    expected_base = 0.20
+    expected_base = {"tiny-sd3": 0.20}
+    expected_source = "README.md"
 
     def score(self, images, prompts, metadata):
         return score_images(images, metadata, "strict")

@@ -10,6 +10,7 @@ from scenes.gold import gold_reward
 
 class Gold(Reward):
     name = "gold"
+    role = "gold"
     scale = "0 to 1, product of count, shape, colour, position (or legibility) and background factors"
     licence = "Apache-2.0 (this repository)"
 

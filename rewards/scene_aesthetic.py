@@ -25,6 +25,7 @@ class AestheticModel(nn.Module):
 
 class SceneAesthetic(Reward):
     name = "scene_aesthetic"
+    role = "auxiliary"
     scale = "0 to 10: 10 minus ten times the estimated severity of corruptions; 10 is a clean scene"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_aesthetic.safetensors",)

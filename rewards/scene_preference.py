@@ -40,6 +40,7 @@ class PreferenceModel(nn.Module):
 
 class ScenePreference(Reward):
     name = "scene_preference"
+    role = "auxiliary"
     scale = "logit, unbounded, of arbitrary zero: 1 more is preferred with odds e : 1"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_preference.safetensors",)

@@ -8,7 +8,8 @@ import torch
 
 import rewards
 from rewards import weights
-from rewards.features import SceneEncoder, get_features
+from rewards.features import get_features
+from rewards.features.scene_encoder import SceneEncoder
 from rewards.networks import TOKENIZER
 from rewards.pretraining import data, decoded
 from rewards.pretraining.corruptions import FAMILIES, corrupt

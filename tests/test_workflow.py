@@ -1,5 +1,6 @@
 """The real DAG on the smoke config, through the real command line, in a copy of the repository."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_changed_weights_stop_before_any_job(copy, tmp_path):
         path.write_bytes(content)
     output = done.stdout + done.stderr
     assert done.returncode != 0 and "expected sha256" in output and path.name in output
+
+
+def test_an_isolated_metric_builds_its_environment_before_scoring_and_trains_nothing_again(copy, tmp_path):
+    config = yaml.safe_load((copy / "config/smoke.yaml").read_text())
+    config["grid"] = [{"base": "tiny-sd3", "task": "ocr", "methods": ["base"]}]
+    suite = {"prompts": "resources/prompts/ocr_test.jsonl"}
+    config["evaluation"]["suites"] = {
+        "ocr": {**suite, "metrics": ["ocr", "hps_v3"]},
+        "geneval": {**suite, "metrics": ["ocr"]},
+    }
+    path = tmp_path / "isolated.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = snakemake(copy, "--dry-run", "--configfile", str(path), "--", "results/scores.parquet")
+    jobs = re.split(r"\n(?:local)?rule ", done.stdout + done.stderr)
+    by_rule = {job.partition(":")[0]: job for job in jobs[1:]}
+    assert "output: results/environments/hps_v3" in by_rule["reward_environment"]
+    assert "results/environments/hps_v3" in by_rule["score"]
+    assert "results/environments" not in by_rule["train"]
 
 
 @pytest.mark.slow

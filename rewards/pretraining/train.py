@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rewards.features import EncoderModel
+from rewards.features.scene_encoder import EncoderModel
 from rewards.networks import TOKENIZER, ImageViT
 from rewards.pretraining import data, decoded
 from rewards.pretraining.corruptions import corrupt

@@ -8,6 +8,8 @@ sys.path.insert(0, os.getcwd())
 
 from didactic.configuration import load as load_mixture  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
+from rewards.service.environment import folders  # noqa: E402
+from training.configuration import read_yaml  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 
 try:
@@ -44,6 +46,20 @@ def data_of(wildcards):
 def start_of(wildcards):
     """Adapter that the run starts from, if it starts from another run's."""
     return PLAN.start_file(wildcards.run)
+
+
+def training_environments(wildcards):
+    """Environments of the run's rewards, where they have their own. A newer one trains nothing again."""
+    task = PLAN.trained[wildcards.run].task_settings
+    return [ancient(path) for path in folders([task.proxy, *task.auxiliary, *task.monitor])]
+
+
+def scoring_environments(wildcards):
+    """Environments of the metrics that score the run's images, where they have their own."""
+    settings = read_yaml("results/config/scoring.yaml")
+    suites = settings["tasks"][PLAN.trained[wildcards.run].task]
+    metrics = [metric for suite in suites for metric in settings["suites"][suite]["metrics"]]
+    return [ancient(path) for path in folders(metrics)]
 
 
 def run_scores():

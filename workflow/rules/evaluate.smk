@@ -21,6 +21,7 @@ rule score:
         images="results/runs/{run}/images",
         provenance="results/runs/{run}/provenance.json",
         settings="results/config/scoring.yaml",
+        environments=scoring_environments,
     output:
         "results/runs/{run}/scores.parquet",
     log:

@@ -4,6 +4,7 @@ rule train:
         run="results/runs/{run}/run.yaml",
         data=data_of,
         start=start_of,
+        environments=training_environments,
     output:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
         history="results/runs/{run}/history.parquet",

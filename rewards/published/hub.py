@@ -1,0 +1,125 @@
+"""Weights from the hub: which files at which commit, are they here, how to get them.
+
+Jobs never download. ``python -m rewards fetch NAME`` fills the hub cache (``HF_HUB_CACHE``), and the
+plan checks it before the first job.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from rewards.weights import WeightsError
+
+PINS = Path(__file__).resolve().parents[2] / "config" / "weights.yaml"
+INDEX = "model.safetensors.index.json"  # names the shards of weights that are split
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Files of one repository of the hub.
+
+    - ``files``: names inside the repository, in its top folder. ``INDEX`` stands for the shards as well.
+    - ``revision``: the commit; None where it could not be verified, and ``config/weights.yaml`` must name it.
+    - ``gated``: the licence must be accepted on the repository's page, and a token is needed.
+    """
+
+    repository: str
+    files: tuple[str, ...]
+    licence: str
+    revision: str | None
+    gated: bool = False
+
+
+def pins() -> dict[str, str]:
+    """Commits by repository from ``config/weights.yaml``. Raises ``WeightsError`` for anything else in it."""
+    found = (yaml.safe_load(PINS.read_text()) if PINS.exists() else None) or {}
+    for repository, commit in found.items():
+        if not _COMMIT.fullmatch(str(commit)):
+            raise WeightsError(f"{PINS}: {repository}: {commit!r} is not a commit (40 hexadecimal digits)")
+    return found
+
+
+def pinned(source: HubFiles) -> str:
+    """The commit to read. Raises ``WeightsError`` where nobody named one."""
+    revision = pins().get(source.repository, source.revision)
+    if revision is None:
+        raise WeightsError(
+            f"no revision of {source.repository} is pinned; add the line "
+            f"'{source.repository}: <commit>' to {PINS} (the commits are listed at "
+            f"https://huggingface.co/{source.repository}/commits/main)"
+        )
+    return revision
+
+
+def folder(source: HubFiles) -> Path:
+    """The snapshot in the hub cache, complete. Raises ``WeightsError`` naming what is missing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def place(name: str) -> str | None:
+        found = try_to_load_from_cache(source.repository, name, revision=revision)
+        return found if isinstance(found, str) else None
+
+    revision = pinned(source)
+    names = list(source.files)
+    if INDEX in names and (index := place(INDEX)):
+        names += sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
+    missing = [name for name in names if place(name) is None]
+    if missing:
+        accept = ", whose licence must be accepted" if source.gated else ""
+        raise WeightsError(
+            f"the hub cache lacks {', '.join(missing)} of {source.repository} at {revision} "
+            f"({source.licence}{accept})"
+        )
+    return Path(place(names[0])).parent
+
+
+def file(source: HubFiles) -> Path:
+    """The only file of a source that has one."""
+    (name,) = source.files
+    return folder(source) / name
+
+
+def check(plugins: Iterable[type]) -> None:
+    """Every hub file of these rewards or encoders is here. Raises ``WeightsError``, one line per gap."""
+    gaps = []
+    for plugin in plugins:
+        for source in plugin.hub:
+            try:
+                folder(source)
+            except WeightsError as error:
+                gaps.append((plugin.name, str(error)))
+    if gaps:
+        names = " ".join(dict.fromkeys(name for name, _ in gaps))
+        lines = "\n".join(f"reward {name!r}: {reason}" for name, reason in gaps)
+        raise WeightsError(f"{lines}\nDownload what is missing with: python -m rewards fetch {names}")
+
+
+def fetch(plugin: type) -> None:
+    """Download the hub files of a reward or encoder. Raises ``WeightsError`` naming it and what to do."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    for source in plugin.hub:
+        where = f"https://huggingface.co/{source.repository}"
+        try:
+            shards = ["model-*.safetensors"] if INDEX in source.files else []
+            snapshot_download(
+                source.repository, revision=pinned(source), allow_patterns=[*source.files, *shards]
+            )
+            folder(source)
+        except GatedRepoError:
+            raise WeightsError(
+                f"reward {plugin.name!r}: {where} is gated; accept its licence ({source.licence}) there, "
+                "then log in with 'hf auth login' or set HF_TOKEN"
+            ) from None
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise WeightsError(f"reward {plugin.name!r}: {where} cannot be downloaded: {error}") from None
+        except WeightsError as error:
+            raise WeightsError(f"reward {plugin.name!r}: {error}") from None

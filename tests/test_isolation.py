@@ -1,0 +1,172 @@
+"""Rewards in processes and environments of their own."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import rewards
+from rewards.base import RewardError
+from rewards.service import client, environment, wire
+from rewards.service.client import IsolatedReward
+from tests.isolated_rewards import Bright, Crashing, Unloadable
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def trainers_python(monkeypatch):
+    """Services run in this environment and fail fast: their life needs no other."""
+    monkeypatch.setattr(client, "interpreter", lambda name: sys.executable)
+    monkeypatch.setattr(client, "PAUSE", 0.01)
+
+
+@pytest.fixture
+def bright(trainers_python):
+    reward = IsolatedReward(Bright)
+    yield reward
+    reward.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs, a zombie being none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pid: int, seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+def test_the_service_scores_restarts_and_ends(bright):
+    """One service through its life: start on demand, many requests, death, restart, end."""
+    images = torch.linspace(0, 1, 40)[:, None, None, None].expand(40, 3, 8, 8)
+    expected = (images[:, 0, 0, 0] * 255).round() / 255
+    prompts, metadata = ["a cup"] * 40, [{"tag": "x"}] * 40
+    assert bright._process is None  # nothing runs before the first image
+    assert torch.allclose(bright(images, prompts, metadata), expected)  # in three requests
+    first = bright._process.pid
+    assert bright._ask("GET", "/health", None, 60) == {
+        "reward": "bright",
+        "transformers": transformers.__version__,
+    }
+    os.kill(first, signal.SIGKILL)
+    assert torch.allclose(bright(images, prompts, metadata), expected)
+    second = bright._process.pid
+    assert second != first
+    # A failing request is tried again, in the same service, and then named.
+    with pytest.raises(RewardError, match="bright.*3 attempts.*MemoryError: out of memory"):
+        bright(images[:1], ["raise"], [{}])
+    assert gone(second)
+    # The check of every reward's answer holds for isolated ones.
+    with pytest.raises(RewardError, match="bright.*nan.*'nan'"):
+        bright(images[:1], ["nan"], [{}])
+    third = bright._process.pid
+    bright.close()
+    assert gone(third)
+
+
+def test_a_service_that_dies_or_hangs_is_named(bright, monkeypatch):
+    image = torch.zeros(1, 3, 8, 8)
+    bright(image, ["a cup"], [{}])
+    monkeypatch.setattr(client, "ATTEMPTS", 1)
+    with pytest.raises(RewardError, match="bright.*stays down after 1 attempts: RemoteDisconnected"):
+        bright(image, ["die"], [{}])
+    bright(image, ["a cup"], [{}])
+    pid = bright._process.pid
+    monkeypatch.setattr(client, "ANSWER", 0.5)
+    with pytest.raises(RewardError, match="bright.*TimeoutError"):
+        bright(image, ["hang"], [{}])
+    assert gone(pid)
+
+
+def test_a_reward_that_cannot_be_loaded_is_named(trainers_python, monkeypatch):
+    image = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(RewardError, match="unloadable.*cannot load it: OSError: weights.safetensors"):
+        IsolatedReward(Unloadable)(image, ["x"], [{}])
+    monkeypatch.setattr(client, "ATTEMPTS", 1)
+    with pytest.raises(RewardError, match="crashing.*stays down.*ended before it was ready"):
+        IsolatedReward(Crashing)(image, ["x"], [{}])
+
+
+def test_a_missing_or_outdated_environment_names_reward_and_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "BUILT", tmp_path)
+    reward = IsolatedReward(rewards.get_class("hps_v3"))
+    with pytest.raises(RewardError, match="hps_v3.*missing.*snakemake .* results/environments/hps_v3"):
+        reward(torch.zeros(1, 3, 8, 8), ["x"], [{}])
+    (tmp_path / "hps_v3").mkdir()
+    (tmp_path / "hps_v3" / environment.STAMP).write_text('{"requirements": "of another day"}')
+    with pytest.raises(RewardError, match="hps_v3.*built from another hps_v3.txt"):
+        reward(torch.zeros(1, 3, 8, 8), ["x"], [{}])
+
+
+def test_the_service_ends_with_its_user(tmp_path):
+    """Also when the user is killed and can clean nothing up."""
+    script = (
+        "import sys, time, torch\n"
+        "from rewards.service import client\n"
+        "from tests.isolated_rewards import Bright\n"
+        "client.interpreter = lambda name: sys.executable\n"
+        "reward = client.IsolatedReward(Bright)\n"
+        "reward(torch.zeros(1, 3, 8, 8), ['x'], [{}])\n"
+        "print(reward._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    user = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT)
+    service = int(user.stdout.readline())
+    assert alive(service)
+    user.kill()
+    user.wait()
+    user.stdout.close()
+    assert gone(service)
+
+
+def test_the_service_listens_on_loopback_only_and_refuses_what_is_no_message(bright):
+    bright(torch.zeros(1, 3, 8, 8), ["x"], [{}])
+    port = f"{bright._port:04X}"
+    listening = [
+        line.split()[1]
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()
+    ]
+    assert f"0100007F:{port}" in listening  # 127.0.0.1
+    assert not any(
+        address.endswith(f":{port}") for address in listening if not address.startswith("0100007F")
+    )
+    for body in (b"", b"\x80\x04pickle", wire.pack(torch.zeros(2, 3, 8, 8), ["one"], [{}])):
+        connection = http.client.HTTPConnection("127.0.0.1", bright._port, timeout=60)
+        connection.request("POST", "/score", body)
+        assert connection.getresponse().status == 400
+        connection.close()
+
+
+def test_a_message_survives_the_wire():
+    images = torch.randint(0, 256, (3, 3, 5, 4)) / 255
+    metadata = [{"include": [{"class": "cup", "count": 1}]}, {}, {"tag": "ü"}]
+    found = wire.unpack(wire.pack(images, ["a", 'b "c"', "é"], metadata))
+    assert torch.equal(found[0], images) and found[1:] == (["a", 'b "c"', "é"], metadata)
+
+
+@pytest.mark.slow
+def test_hps_v3_runs_with_another_transformers_than_the_trainer(hps_v3_environment, photographs):
+    """The environment that the workflow builds, a small HPSv3, the interface of every other reward."""
+    images, texts, metadata = photographs
+    reward = rewards.get("hps_v3")
+    scores = reward(images[:2], texts[:2], metadata[:2])
+    health = reward._ask("GET", "/health", None, 60)
+    assert health == {"reward": "hps_v3", "transformers": "4.45.2"}
+    assert transformers.__version__ != health["transformers"]
+    assert scores[0] != scores[1]
+    reward.close()
