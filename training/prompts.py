@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import torch
+from tqdm import tqdm
 
 from base_models.base import BaseModel, Prompts
 from scenes.prompts import read
@@ -22,8 +22,14 @@ class PromptSet:
             self.by_tag.setdefault(prompt["tag"], []).append(index)
         self.tag_weights = tag_weights
         texts = [p["prompt"] for p in self.prompts]
-        parts = [model.encode_prompts(texts[i : i + batch]) for i in range(0, len(texts), batch)]
-        self.embeddings = Prompts(torch.cat([p.tokens for p in parts]), torch.cat([p.pooled for p in parts]))
+        starts = range(0, len(texts), batch)
+        for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5):
+            part = model.encode_prompts(texts[start : start + batch])
+            if start == 0:  # room for all: joining parts afterwards would take the memory twice
+                rooms = (x.new_empty(len(texts), *x.shape[1:]) for x in (part.tokens, part.pooled))
+                self.embeddings = Prompts(*rooms)
+            self.embeddings.tokens[start : start + batch] = part.tokens
+            self.embeddings.pooled[start : start + batch] = part.pooled
         self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
 
     def draw(self, count: int, seed: int, iteration: int) -> list[int]:
