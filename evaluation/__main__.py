@@ -20,13 +20,13 @@ def _score(arguments) -> None:
     from evaluation.score import score_run
 
     set_threads(arguments.threads)
-    score_run(arguments.folder, arguments.images, arguments.settings, arguments.out)
+    score_run(arguments.folder, arguments.images, arguments.settings, arguments.out, arguments.out_images)
 
 
 def _collect(arguments) -> None:
     from evaluation.score import collect
 
-    collect([folder / "scores.parquet" for folder in arguments.folders], arguments.out)
+    collect(arguments.folders, arguments.out, arguments.out_images)
 
 
 def _tables(arguments) -> None:
@@ -70,6 +70,8 @@ def main() -> int:
     collect = command("collect", _collect, "one table of the scores of many runs")
     collect.add_argument("folders", type=Path, nargs="+", help="run folders")
     collect.add_argument("--out", type=Path, required=True)
+    for added in (score, collect):
+        added.add_argument("--out-images", type=Path, required=True, help="scores of the single images")
     judged = command("claims", _claims, "judge the papers' claims by stored scores")
     judged.add_argument("--claims", type=Path, required=True)
     rendering = [judged]

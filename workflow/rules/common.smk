@@ -46,8 +46,8 @@ def start_of(wildcards):
     return PLAN.start_file(wildcards.run)
 
 
-def run_scores():
-    return expand("results/runs/{run}/scores.parquet", run=PLAN.runs)
+def run_files(name):
+    return expand("results/runs/{run}/{name}", run=PLAN.runs, name=name)
 
 
 def mlflow_ids():
