@@ -29,24 +29,30 @@ def _collect(arguments) -> None:
     collect(arguments.folders, arguments.out, arguments.out_images)
 
 
+def _results(arguments):
+    from evaluation.results import read
+
+    return read(arguments.scores, arguments.settings, arguments.images, arguments.mixture)
+
+
 def _tables(arguments) -> None:
     from evaluation.report import render_tables
 
-    for path in render_tables(arguments.scores, arguments.settings, arguments.out):
+    for path in render_tables(_results(arguments), arguments.out):
         print(path)
 
 
 def _figures(arguments) -> None:
-    from evaluation.report import render_figures
+    from evaluation.figures.render import render_figures
 
-    for path in render_figures(arguments.scores, arguments.settings, arguments.out):
+    for path in render_figures(_results(arguments), arguments.out):
         print(path)
 
 
 def _claims(arguments) -> None:
-    from evaluation.claims import write
+    from evaluation.report import judge_claims
 
-    write(arguments.scores, arguments.settings, arguments.claims, arguments.out)
+    judge_claims(_results(arguments), arguments.claims, arguments.out)
 
 
 def main() -> int:
@@ -79,6 +85,8 @@ def main() -> int:
         rendering.append(command(name, call, f"render {name} from stored scores"))
     for added in rendering:
         added.add_argument("--scores", type=Path, required=True)
+        added.add_argument("--images", type=Path, help="scores of the single images; without: seeds alone")
+        added.add_argument("--mixture", type=Path, help="results of the Gaussian mixture, where it was run")
         added.add_argument(
             "--settings", type=Path, required=True, help="what to render, written by the workflow"
         )

@@ -13,29 +13,35 @@ import numpy as np
 import pandas as pd
 
 KEY = ["run", "step", "suite", "metric"]
-ByPrompt = Mapping[tuple, np.ndarray]
+ByImage = Mapping[tuple, np.ndarray]
 
 
-def load(path: Path | None) -> pd.DataFrame | None:
-    """The stored table, or None for no path."""
-    return None if path is None else pd.read_parquet(path)
+def load(path: Path | None) -> ByImage:
+    """(run, step, suite, metric) -> values (P, k) by prompt and image, in their order; empty for no path."""
+    return {} if path is None else by_image(pd.read_parquet(path))
 
 
-def by_prompt(images: pd.DataFrame | None) -> ByPrompt:
-    """(run, step, suite, metric) -> means over the images of each prompt (P,), in their order."""
-    if images is None:
+def by_image(images: pd.DataFrame) -> ByImage:
+    """``load`` for a table. Every prompt of a cell must have the same number of images."""
+    if images.empty:
         return {}
-    means = images.groupby([*KEY, "prompt"], sort=True)["value"].mean().reset_index()
-    starts = np.flatnonzero((means[KEY] != means[KEY].shift()).any(axis=1).to_numpy())
-    keys = means.loc[starts, KEY].itertuples(index=False, name=None)
-    return dict(zip(keys, np.split(means["value"].to_numpy(), starts[1:]), strict=True))
+    images = images.sort_values([*KEY, "prompt", "image"], kind="stable")
+    cells = images.groupby(KEY, sort=False)
+    sizes, prompts = cells.size(), cells["prompt"].nunique()
+    uneven = sizes[sizes % prompts != 0]
+    if len(uneven):
+        raise ValueError(f"prompts differ in their number of images; first: {uneven.index[0]}")
+    parts = np.split(images["value"].to_numpy(np.float64), np.cumsum(sizes.to_numpy())[:-1])
+    return {key: part.reshape(n, -1) for key, part, n in zip(sizes.index, parts, prompts, strict=True)}
 
 
-def by_seed(rows: pd.DataFrame, prompts: ByPrompt) -> dict[int, np.ndarray]:
-    """Seed -> values by prompt (P,) of one method's rows of one metric, one per seed; () where prompts of any
-    of the runs are unknown or differ in number."""
+def by_seed(rows: pd.DataFrame, images: ByImage) -> dict[int, np.ndarray]:
+    """Seed -> means by prompt (P,) of one method's rows of one metric, one per seed.
+
+    Where prompts of any of the runs are unknown or differ in number: seed -> value ().
+    """
     keys = rows[KEY].itertuples(index=False, name=None)
-    known = {seed: prompts.get(key) for seed, key in zip(rows["seed"], keys, strict=True)}
+    known = {seed: images.get(key) for seed, key in zip(rows["seed"], keys, strict=True)}
     if all(v is not None for v in known.values()) and len({len(v) for v in known.values()}) == 1:
-        return known
+        return {seed: v.mean(axis=1) for seed, v in known.items()}
     return {seed: np.asarray(value) for seed, value in zip(rows["seed"], rows["value"], strict=True)}

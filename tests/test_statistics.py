@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from evaluation import statistics as st
-from evaluation.image_scores import by_prompt, by_seed
+from evaluation.image_scores import by_image, by_seed
 
 REFERENCE = json.loads((Path(__file__).parent / "statistics_reference.json").read_text())
 
@@ -152,12 +152,13 @@ def test_values_by_prompt_are_used_where_every_run_has_them():
         ],
         columns=["run", "step", "suite", "metric", "prompt", "image", "value"],
     )
-    prompts = by_prompt(images)
-    found = by_seed(scores, prompts)
+    found = by_seed(scores, by_image(images.sample(frac=1, random_state=0)))
     assert {k: v.tolist() for k, v in found.items()} == {1: [0.0, 0.5], 2: [1.0, 0.0]}
-    short = by_prompt(images[images["run"] == "b__t__m__s1"])
+    short = by_image(images[images["run"] == "b__t__m__s1"])
     assert {k: float(v) for k, v in by_seed(scores, short).items()} == {1: 0.25, 2: 0.5}
-    assert by_prompt(None) == {}
+    assert by_image(images[:0]) == {}
+    with pytest.raises(ValueError, match="differ in their number of images"):
+        by_image(images.iloc[1:])
 
 
 def test_summarise_groups_over_seeds_alone():
