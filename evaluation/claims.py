@@ -163,20 +163,28 @@ def evaluate(
     return entries
 
 
+def _place(entry: dict[str, Any], bases: set[str]) -> str:
+    one_base = len(bases) == 1 or entry["base"] == MIXTURE
+    return entry["task"] if one_base else f"{entry['base']}, {entry['task']}"
+
+
 def to_tables(entries: list[dict[str, Any]]) -> list[tuple[str, list[list[Text]]]]:
-    """An overview with one line per claim and place, and every test beneath."""
-    overview = [[Text(t) for t in ("claim", "base", "task", "verdict", "seeds")]]
-    details = [[Text(t) for t in ("claim", "task", "test", "effect", "verdict")]]
-    for entry in entries:
-        place = [Text(entry["base"] or "–"), Text(entry["task"] or "–")]
-        verdict = Text(entry["verdict"], "bold", f" ({entry['missing']})" if "missing" in entry else "")
-        overview.append(
-            [Text(f"{entry['id']} {entry['statement']}"), *place, verdict, Text(str(entry["seeds"]))]
-        )
-        for test in entry["tests"]:
-            low, high = (decimal(v, 3) for v in test["interval"])
-            effect = Text(decimal(test["effect"], 3), "", f" [{low}, {high}]")
-            details.append([Text(entry["id"]), place[1], Text(test["test"]), effect, Text(test["verdict"])])
+    """An overview with one line per claim, and every test beneath."""
+    bases = {e["base"] for e in entries} - {None, MIXTURE}
+    judged = [e for e in entries if e["tests"]]
+    places = list(dict.fromkeys(_place(e, bases) for e in judged))
+    overview = [[Text(t) for t in ("claim", *places, "not judged")]]
+    for name in dict.fromkeys(e["id"] for e in entries):
+        mine = [e for e in entries if e["id"] == name]
+        verdicts = {_place(e, bases): e["verdict"] for e in mine if e["tests"]}
+        cells = [Text(verdicts.get(place, ""), "bold" if place in verdicts else "") for place in places]
+        overview.append([Text(f"{name}: {mine[0]['statement']}"), *cells, Text(mine[0].get("missing", ""))])
+    details = [[Text(t) for t in ("claim", "where", "test", "effect", "seeds", "verdict")]]
+    for entry, test in ((e, t) for e in judged for t in e["tests"]):
+        low, high = (decimal(v, 3) for v in test["interval"])
+        effect = Text(decimal(test["effect"], 3), "", f" [{low}, {high}]")
+        head = [Text(entry["id"]), Text(_place(entry, bases)), Text(test["test"]), effect]
+        details.append([*head, Text(str(test["seeds"])), Text(test["verdict"])])
     return [("Verdicts", overview), ("Tests", details)]
 
 

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation import claims, costs, origin, tables
+from evaluation import claims, comparison, costs, origin, tables
 from evaluation.results import Results
 from training.configuration import read_yaml
 from training.files import replacing
 
 
 def render_tables(results: Results, out: Path) -> list[Path]:
-    """Every requested table and each run's cost as csv, md and tex, in a folder that is whole or absent."""
+    """Every requested table, the comparison over tasks and each run's cost as csv, md and tex, in a folder that
+    is whole or absent."""
     provenances = results.provenance()
     methods = dict(results.scores[["run", "method"]].drop_duplicates().itertuples(index=False))
     version = origin.sentence(provenances)
+    layout = read_yaml(Path("config/tables.yaml"))
+    labels = origin.marked(results.settings["methods"], methods, provenances)
+    compared = comparison.compare(
+        results.scores,
+        labels,
+        results.settings["proxies"],
+        results.suites,
+        baseline=layout["baseline"],
+        base_method=layout["base_method"],
+    )
     with replacing(out) as temporary:
         temporary.mkdir()
         written = tables.render(
             results.scores,
-            read_yaml(Path("config/tables.yaml")),
-            origin.marked(results.settings["methods"], methods, provenances),
+            layout,
+            labels,
             read_yaml(Path("config/published.yaml")),
             temporary,
             requested=results.settings["tables"],
@@ -28,6 +39,7 @@ def render_tables(results: Results, out: Path) -> list[Path]:
             version=version,
             images=results.images,
         )
+        written += comparison.render(compared, labels, layout["baseline"], temporary)
         written += costs.render(costs.per_run(provenances), version, temporary)
     return [out / path.name for path in written]
 
