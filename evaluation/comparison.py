@@ -80,7 +80,7 @@ def compare(
 
 def _lines(compared: pd.DataFrame, baseline: str) -> list[list[Text]]:
     columns = [(r, m) for m in ("iqm", "improvement") for r in MEASURES if r in set(compared["role"])]
-    names = {"iqm": "{} ↑", "improvement": "P({} ↑ over " + baseline + ")"}
+    names = {"iqm": "IQM {} ↑", "improvement": "P({} ↑ over " + baseline + ")"}
     lines = [[Text("method"), *(Text(names[m].format(MEASURES[r])) for r, m in columns)]]
     for label, rows in compared.groupby("label", sort=False):
         cells = rows.set_index(["role", "measure"])
@@ -105,10 +105,10 @@ def render(compared: pd.DataFrame, labels: Mapping[str, str], baseline: str, out
         for base, rows in compared.groupby("base", sort=False)
     ]
     caption = [
-        "Interquartile mean over tasks and seeds of the change from the base model, in standard deviations over "
-        "the runs of a task, and the probability that a random run improves on one of "
-        f"{labels.get(baseline, baseline)}, with 95 % stratified bootstrap intervals over seeds (definitions of "
-        "rliable, arXiv 2108.13264). Methods that did not run on every task are left out. "
+        "Interquartile mean (IQM) over tasks and seeds of the change from the base model, in standard "
+        "deviations over the runs of a task, and the probability that a random run improves on one of "
+        f"{labels.get(baseline, baseline)}, with 95 % stratified bootstrap intervals over seeds (definitions "
+        "of rliable, arXiv 2108.13264). Methods that did not run on every task are left out. "
         f"Seeds: at least {compared['seeds'].min()}."
     ]
     texts = {

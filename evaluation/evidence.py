@@ -73,8 +73,8 @@ class Evidence:
         values = {}
         for pair in pairs.to_dict("records"):
             ours, theirs = (self.images.get(tuple(pair[k + s] for k in KEY)) for s in ("", "_2"))
-            if ours is not None and theirs is not None and ours.shape == theirs.shape:
-                values[pair["seed"]] = 100 * np.sign(theirs - ours).mean(axis=1)
+            if ours and theirs and ours.values.shape == theirs.values.shape:
+                values[pair["seed"]] = 100 * np.sign(theirs.values - ours.values).mean(axis=1)
         return values
 
     def mixed(self, measure: str, method: str) -> BySeed:

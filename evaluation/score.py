@@ -29,13 +29,13 @@ COSTS = {
 }
 
 
-def _count(prompt: dict) -> int:
+def count_objects(prompt: dict) -> int:
     return sum(item["count"] for item in prompt["include"])
 
 
 def _within(prompts: list[dict], bounds: list[int] | None) -> torch.Tensor:
     """Indices of the prompts whose number of objects lies in the inclusive range."""
-    kept = [i for i, p in enumerate(prompts) if bounds is None or bounds[0] <= _count(p) <= bounds[1]]
+    kept = [i for i, p in enumerate(prompts) if bounds is None or bounds[0] <= count_objects(p) <= bounds[1]]
     return torch.tensor(kept, dtype=torch.long)
 
 

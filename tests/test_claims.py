@@ -10,10 +10,17 @@ import pytest
 from evaluation.claim_tests import Claims, ClaimTest, load
 from evaluation.claims import MIXTURE, combine, evaluate, evidence_of, judge, write
 from evaluation.evidence import Evidence
+from evaluation.image_scores import Images
 from training.configuration import ConfigError, read_yaml
 
 CLAIMS = Path("config/claims.yaml")
 SEEDS = (1, 2, 3)
+
+
+def single(values) -> Images:
+    return Images(np.arange(len(values)), np.asarray(values, float))
+
+
 HISTORY = ["base", "task", "method", "seed", "step", "name", "value"]
 
 
@@ -170,11 +177,13 @@ def test_votes_compare_images_of_one_prompt_and_seed():
     scores = make_scores(ddrl_synthetic={"scene_preference_vit": 1.0}, grpo={"scene_preference_vit": 1.0})
     key = {(r.run, r.method): (r.run, r.step, r.suite, r.metric) for r in scores.itertuples()}
     for better, expected in (("ddrl_synthetic", "reproduced"), ("grpo", "not reproduced")):
-        images = {k: np.arange(12.0).reshape(3, 4) + (method == better) for (_, method), k in key.items()}
+        images = {
+            k: single(np.arange(12.0).reshape(3, 4) + (method == better)) for (_, method), k in key.items()
+        }
         assert verdict("D6", scores, images=images) == expected
-    tie = {k: np.zeros((3, 4)) for k in key.values()}
+    tie = {k: single(np.zeros((3, 4))) for k in key.values()}
     assert judged("D6", scores, images=tie)[0]["effect"] == 0
-    mixed = {k: np.array([[0.0, 1.0]]) if "grpo__" in k[0] else np.array([[0.5, 0.5]]) for k in key.values()}
+    mixed = {k: single([[0.0, 1.0]] if "grpo__" in k[0] else [[0.5, 0.5]]) for k in key.values()}
     assert judged("D6", scores, images=mixed)[0]["effect"] == 0  # one vote each
     assert "missing" in judged("D6", scores)[0]  # no single images, no votes
 
@@ -201,8 +210,9 @@ def test_the_mixture_decides_its_claim():
 def test_prompts_widen_an_interval_and_one_seed_decides_nothing():
     scores = make_scores(**{m: {"diversity": WORLD[m]["diversity"]} for m in ("gardo", "gardo_no_diversity")})
     images = {
-        (r.run, r.step, r.suite, r.metric): r.value
-        + np.array([[-0.09], [0.0], [0.09]]) * (r.method == "gardo")
+        (r.run, r.step, r.suite, r.metric): single(
+            r.value + np.array([[-0.09], [0.0], [0.09]]) * (r.method == "gardo")
+        )
         for r in scores.itertuples()
     }
     (alone,), (both,) = judged("G5", scores), judged("G5", scores, images=images)
