@@ -1,4 +1,4 @@
-"""``python -m evaluation sample | score | collect | tables | figures | claims``: files in, files out."""
+"""``python -m evaluation sample | score | collect | tables | figures | claims | pages``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def _figures(arguments) -> None:
         print(path)
 
 
+def _pages(arguments) -> None:
+    from evaluation.pages import render_pages
+
+    for path in render_pages(_results(arguments), arguments.out):
+        print(path)
+
+
 def _claims(arguments) -> None:
     from evaluation.report import judge_claims
 
@@ -81,7 +88,7 @@ def main() -> int:
     judged = command("claims", _claims, "judge the papers' claims by stored scores")
     judged.add_argument("--claims", type=Path, required=True)
     rendering = [judged]
-    for name, call in (("tables", _tables), ("figures", _figures)):
+    for name, call in (("tables", _tables), ("figures", _figures), ("pages", _pages)):
         rendering.append(command(name, call, f"render {name} from stored scores"))
     for added in rendering:
         added.add_argument("--scores", type=Path, required=True)

@@ -22,6 +22,7 @@ import pandas as pd
 
 from evaluation.claim_tests import KINDS, Claim, Claims, ClaimTest, load
 from evaluation.evidence import Evidence
+from evaluation.html import html
 from evaluation.image_scores import ByImage
 from evaluation.statistics import bootstrap_interval, last_step, paired_differences
 from evaluation.table_formats import Text, decimal, markdown
@@ -203,11 +204,13 @@ def write(
     claims: Path,
     out: Path,
 ) -> None:
-    """``out`` (.md) and the same in JSON beside it."""
+    """``out`` (.md), and the same in JSON and HTML beside it."""
     stated = load(claims)
     entries = evaluate(stated, blocks, mixture)
     write_text(out.with_suffix(".json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
-    write_text(out, markdown("The papers' claims", to_tables(entries), caption(entries, stated.level)))
+    shown = "The papers' claims", to_tables(entries), caption(entries, stated.level)
+    write_text(out.with_suffix(".html"), html(*shown))
+    write_text(out, markdown(*shown))
 
 
 def evidence_of(

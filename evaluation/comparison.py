@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evaluation.html import html
 from evaluation.statistics import Interval, improvement_interval, last_step, stratified_bootstrap
 from evaluation.table_formats import Text, decimal, latex, markdown
 
@@ -97,7 +98,7 @@ def _lines(compared: pd.DataFrame, baseline: str) -> list[list[Text]]:
 
 
 def render(compared: pd.DataFrame, labels: Mapping[str, str], baseline: str, out: Path) -> list[Path]:
-    """``out/comparison.{csv,md,tex}``; nothing where no method ran on all tasks of a base."""
+    """``out/comparison.{csv,md,tex,html}``; nothing where no method ran on all tasks of a base."""
     if compared.empty:
         return []
     blocks = [
@@ -114,6 +115,7 @@ def render(compared: pd.DataFrame, labels: Mapping[str, str], baseline: str, out
     texts = {
         "csv": compared.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         "md": markdown(TITLE, blocks, caption),
+        "html": html(TITLE, blocks, caption),
         "tex": latex(TITLE, blocks, caption, label="comparison"),
     }
     for suffix, text in texts.items():

@@ -45,7 +45,7 @@ def render_tables(results: Results, out: Path) -> list[Path]:
 
 
 def judge_claims(results: Results, stated: Path, out: Path) -> None:
-    """``out`` (.md) and the same in JSON beside it."""
+    """``out`` (.md), and the same in JSON and HTML beside it."""
     blocks = claims.evidence_of(
         results.scores,
         results.images,

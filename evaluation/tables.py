@@ -1,4 +1,4 @@
-"""Renders scores as tables: .csv for programs, .md for readers, .tex (booktabs alone) for papers.
+"""Renders scores as tables: .csv for programs, .md and .html for readers, .tex (booktabs alone) for papers.
 
 What a table holds is data (``config/tables.yaml``), what papers print is data (``config/published.yaml``);
 this file selects and computes, ``table_formats`` draws. A table is a list of blocks, one per (base, task),
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from evaluation.html import html
 from evaluation.image_scores import ByImage, by_seed
 from evaluation.statistics import ROLES, Interval, bootstrap_interval, check_scores, last_step
 from evaluation.table_formats import DASH, Text, decimal, latex, markdown, numbers
@@ -241,7 +242,7 @@ def render(
     version: str | None = None,
     images: ByImage | None = None,
 ) -> list[Path]:
-    """Write every table that has rows as ``<out_dir>/<table>.{csv,md,tex}``; returns the paths.
+    """Write every table that has rows as ``<out_dir>/<table>.{csv,md,tex,html}``; returns the paths.
 
     ``table_specs``, ``published``: config/tables.yaml and config/published.yaml as read. ``method_rows``:
     method -> label, in the grid's order. ``bases``: the grid's bases in order, the first being the main
@@ -274,6 +275,7 @@ def render(
         texts = {
             "csv": tidy(blocks, columns).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
             "md": markdown(spec["title"], drawn, caption),
+            "html": html(spec["title"], drawn, caption),
             "tex": latex(spec["title"], drawn, caption, label=name),
         }
         for suffix, text in texts.items():

@@ -15,7 +15,7 @@ SIZE = 8.5  # points, of all text
 STYLE = {"axes.grid": True, "grid.color": "0.92", "axes.edgecolor": "0.4", "axes.linewidth": 0.8}
 STYLE |= {"font.size": SIZE, "axes.titlesize": SIZE + 1, "axes.labelsize": SIZE, "legend.frameon": False}
 STYLE |= {"legend.fontsize": SIZE, "xtick.labelsize": SIZE, "ytick.labelsize": SIZE, "pdf.fonttype": 42}
-# Okabe and Ito's colour-blind-safe colours without yellow, which vanishes on paper; with a grey and Tol's wine.
+# Okabe and Ito's colour-blind-safe colours without yellow, which vanishes on paper; a grey and Tol's wine.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#666666", "#882255")
 MARKERS = "osD^vP<X>"
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
