@@ -66,16 +66,17 @@ def logged_curves(
         figure, axes = panels(len(names), len(blocks))
         for column, ((base, task), rows) in enumerate(blocks):
             for ax, (name, title) in zip(axes[:, column], names.items(), strict=True):
+                named = rows[rows["name"] == name]
+                if name in logarithmic:  # where the first step's value is zero up to rounding
+                    named = named[named["value"] > named["value"].max() * DECADES]
                 for method in labels:
-                    mine = rows[(rows["name"] == name) & (rows["method"] == method)]
+                    mine = named[named["method"] == method]
                     if len(mine):
                         runs = mine.pivot_table(index=x, columns="run", values="value")
                         runs = runs.rolling(smooth, center=True, min_periods=1).mean()
                         draw_curve(ax, runs, styles[method])
-                highest = rows.loc[rows["name"] == name, "value"].max()
-                if name in logarithmic and highest > 0:
+                if name in logarithmic:
                     ax.set_yscale("log")
-                    ax.set_ylim(bottom=highest * DECADES)  # the first step's is zero up to rounding
                 ax.set_title(f"{base}, {task}" if ax is axes[0, column] else "")
                 ax.set_ylabel(title if column == 0 else "")
                 ax.set_xlabel(x if ax is axes[-1, column] else "")

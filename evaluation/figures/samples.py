@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from evaluation.figures.style import NothingToDraw, save
 from evaluation.image_scores import ByImage
+from evaluation.table_formats import decimal
 from methods.gate import uncertainty
 
 CELL = 0.85  # inches of one image
@@ -159,9 +160,9 @@ def most_uncertain(
             for ax, index in zip(axes[2 * place + line], picked, strict=True):
                 prompt = cells[0].prompts[index // k]
                 _strip(ax, pixels[prompt, index % k][None])
-                ax.set_title(f"U = {u[index]:.2f}".replace("-", "−"), fontsize=7.5, pad=2)
-                below = f"proxy {scores[0][index]:.2f}"
-                below += f"\ngold {gold.values.flatten()[index]:.2f}" if gold else ""
+                ax.set_title(f"U = {decimal(u[index], 2)}", fontsize=7.5, pad=2)
+                below = f"proxy {decimal(scores[0][index].item(), 2)}"
+                below += f"\ngold {decimal(gold.values.flatten()[index], 2)}" if gold else ""
                 ax.set_xlabel(below, fontsize=7.5, labelpad=2)
             _caption(axes[2 * place + line, 0], f"{labels[method]},\n{title} uncertain")
     return save(figure, stem)
