@@ -1,4 +1,4 @@
-"""Pages of the report about how the results were made: configuration, provenance, cost."""
+"""Pages of the report about how the results were made: configuration and provenance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from evaluation.html import html, page, table
 from evaluation.results import RUN, Results
-from evaluation.table_formats import Text, decimal
+from evaluation.table_formats import Text
 from training.configuration import RunConfig, load_run
 from training.files import replacing
 
@@ -84,30 +84,9 @@ def provenance(results: Results) -> str:
     return html("Provenance", blocks, ["From provenance.json of every run; the files hold more."])
 
 
-def cost(results: Results) -> str:
-    """What training cost, by base and task and in all; evaluation is not counted."""
-    rows = results.scores[results.scores["role"] == "cost"]
-    wide = rows.pivot_table(index=["base", "task", "run"], columns="metric", values="value").reset_index()
-    wanted = {
-        "train_wall_seconds": ("wall hours", 1 / 3600, 2),
-        "train_cpu_seconds": ("CPU hours", 1 / 3600, 2),
-        "images_generated": ("images generated", 1, 0),
-        "reward_calls": ("reward calls", 1, 0),
-        "gradient_steps": ("updates", 1, 0),
-    }
-    columns = {metric: how for metric, how in wanted.items() if metric in wide}
-    lines = [_texts("base", "task", "runs", *(title for title, _, _ in columns.values()))]
-    groups = [*wide.groupby(["base", "task"], sort=False), (("all", "all"), wide)]
-    for (base, task), mine in groups:
-        sums = (decimal(mine[m].sum() * scale, digits) for m, (_, scale, digits) in columns.items())
-        lines.append(_texts(base, task, len(mine), *sums))
-    caption = "Sums over runs, of training alone; the cost table has the means per method."
-    return html("Cost", [("Training", lines)], [caption])
-
-
 def render_pages(results: Results, out: Path) -> list[Path]:
-    """``out`` with configuration.html, provenance.html and cost.html."""
-    pages = {"configuration": configuration, "provenance": provenance, "cost": cost}
+    """``out`` with configuration.html and provenance.html."""
+    pages = {"configuration": configuration, "provenance": provenance}
     with replacing(out) as temporary:
         temporary.mkdir()
         for name, make in pages.items():

@@ -11,8 +11,8 @@ from training.files import replacing
 
 
 def render_tables(results: Results, out: Path) -> list[Path]:
-    """Every requested table, the comparison over tasks and each run's cost as csv, md and tex, in a folder that
-    is whole or absent."""
+    """Every requested table, the comparison over tasks and each run's cost as csv, md, tex and html, in a
+    folder that is whole or absent."""
     provenances = results.provenance()
     methods = dict(results.scores[["run", "method"]].drop_duplicates().itertuples(index=False))
     version = origin.sentence(provenances)

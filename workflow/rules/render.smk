@@ -15,7 +15,7 @@ rule tables:
         **STORED,
         layout="config/tables.yaml",
         published="config/published.yaml",
-        code=rendering_code("tables", "comparison", "table_formats", "html", "report", "statistics"),
+        code=rendering_code("tables", "comparison", "costs", "origin", "table_formats", "html", "statistics"),
     output:
         report(
             directory("results/tables"),
