@@ -32,8 +32,8 @@ figures: setup ## draw results/figures
 	$(BIN)/snakemake --cores $(CORES) results/figures
 
 report: setup ## write results/report.html, a page with every result and how it was made
-	$(BIN)/snakemake --cores $(CORES)
-	$(BIN)/snakemake --report results/report.html
+	$(BIN)/snakemake --cores $(CORES) report
+	$(BIN)/snakemake --cores $(CORES) --report results/report.html report
 
 ui: setup ## browse the runs in MLflow on 127.0.0.1
 	$(BIN)/snakemake --cores $(CORES) mlflow

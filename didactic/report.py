@@ -57,8 +57,13 @@ def figure(samples: dict[str, torch.Tensor], labels: dict[str, str], stem: Path)
     axis = torch.linspace(-4, 4, 161)
     grid = torch.cartesian_prod(axis, axis)
     landscape = mixture.reward(grid).reshape(161, 161).T
-    figure, panels = plt.subplots(1, len(samples), figsize=(2.3 * len(samples), 2.6), layout="constrained")
-    for panel, (method, points) in zip(panels, samples.items(), strict=True):
+    columns = min(3, len(samples))
+    rows = -(-len(samples) // columns)
+    size = (2.3 * columns, 2.5 * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for panel in panels.flat[len(samples) :]:
+        panel.set_axis_off()
+    for panel, (method, points) in zip(panels.flat, samples.items(), strict=False):
         panel.imshow(
             landscape.numpy(), origin="lower", extent=(-4, 4, -4, 4), cmap="Greens", vmin=0, vmax=1.3
         )

@@ -1,4 +1,4 @@
-"""``python -m evaluation sample | score | collect | tables | figures | claims``: files in, files out."""
+"""``python -m evaluation sample | score | collect | tables | figures | claims | pages``."""
 
 from __future__ import annotations
 
@@ -20,33 +20,46 @@ def _score(arguments) -> None:
     from evaluation.score import score_run
 
     set_threads(arguments.threads)
-    score_run(arguments.folder, arguments.images, arguments.settings, arguments.out)
+    score_run(arguments.folder, arguments.images, arguments.settings, arguments.out, arguments.out_images)
 
 
 def _collect(arguments) -> None:
     from evaluation.score import collect
 
-    collect([folder / "scores.parquet" for folder in arguments.folders], arguments.out)
+    collect(arguments.folders, arguments.out, arguments.out_images)
+
+
+def _results(arguments):
+    from evaluation.results import read
+
+    return read(arguments.scores, arguments.settings, arguments.images, arguments.mixture)
 
 
 def _tables(arguments) -> None:
     from evaluation.report import render_tables
 
-    for path in render_tables(arguments.scores, arguments.settings, arguments.out):
+    for path in render_tables(_results(arguments), arguments.out):
         print(path)
 
 
 def _figures(arguments) -> None:
-    from evaluation.report import render_figures
+    from evaluation.figures.render import render_figures
 
-    for path in render_figures(arguments.scores, arguments.settings, arguments.out):
+    for path in render_figures(_results(arguments), arguments.out):
+        print(path)
+
+
+def _pages(arguments) -> None:
+    from evaluation.pages import render_pages
+
+    for path in render_pages(_results(arguments), arguments.out):
         print(path)
 
 
 def _claims(arguments) -> None:
-    from evaluation.claims import write
+    from evaluation.report import judge_claims
 
-    write(arguments.scores, arguments.settings, arguments.claims, arguments.out)
+    judge_claims(_results(arguments), arguments.claims, arguments.out)
 
 
 def main() -> int:
@@ -70,13 +83,17 @@ def main() -> int:
     collect = command("collect", _collect, "one table of the scores of many runs")
     collect.add_argument("folders", type=Path, nargs="+", help="run folders")
     collect.add_argument("--out", type=Path, required=True)
+    for added in (score, collect):
+        added.add_argument("--out-images", type=Path, required=True, help="scores of the single images")
     judged = command("claims", _claims, "judge the papers' claims by stored scores")
     judged.add_argument("--claims", type=Path, required=True)
     rendering = [judged]
-    for name, call in (("tables", _tables), ("figures", _figures)):
+    for name, call in (("tables", _tables), ("figures", _figures), ("pages", _pages)):
         rendering.append(command(name, call, f"render {name} from stored scores"))
     for added in rendering:
         added.add_argument("--scores", type=Path, required=True)
+        added.add_argument("--images", type=Path, help="scores of the single images; without: seeds alone")
+        added.add_argument("--mixture", type=Path, help="results of the Gaussian mixture, where it was run")
         added.add_argument(
             "--settings", type=Path, required=True, help="what to render, written by the workflow"
         )

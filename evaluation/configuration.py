@@ -31,6 +31,10 @@ class EvaluationConfig(_Settings):
     batch: int = Field(ge=1)
     features: str
     gold: list[str] = []
+    kl_noise_level: float = Field(gt=0, description="of the SDE on which the KL from the base is measured")
+    held_out_scenes: bool = Field(
+        description="measure the diffusion loss on drawn scenes of the test prompts"
+    )
     suites: dict[str, SuiteConfig]
 
 
@@ -57,6 +61,8 @@ def sampling_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) ->
     return {
         "images_per_prompt": config.images_per_prompt,
         "batch": config.batch,
+        "kl_noise_level": config.kl_noise_level,
+        "held_out_scenes": config.held_out_scenes,
         "suites": {name: suite.prompts for name, suite in config.suites.items()},
         "tasks": {name: task.suites for name, task in tasks.items()},
     }

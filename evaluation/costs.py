@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from evaluation import origin
+from evaluation.html import html
 from evaluation.table_formats import Text, decimal, latex, markdown
 
 TITLE = "Cost of training, run by run"
@@ -46,7 +47,7 @@ def _line(first: str, values: Mapping[str, float]) -> list[Text]:
 
 
 def render(costs: pd.DataFrame, version: str, out: Path) -> list[Path]:
-    """``out/cost_runs.{csv,md,tex}``; the last line adds up, and takes the highest of the memories."""
+    """``out/cost_runs.{csv,md,tex,html}``; the last line adds up, and takes the highest of the memories."""
     head = [Text("run"), *(Text(header) for header, _ in COLUMNS.values())]
     names = costs["run"] + costs["dirty"].map({True: f" {origin.MARK}", False: ""})
     lines = [_line(name, row) for name, row in zip(names, costs.to_dict("records"), strict=True)]
@@ -55,6 +56,7 @@ def render(costs: pd.DataFrame, version: str, out: Path) -> list[Path]:
     texts = {
         "csv": costs.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         "md": markdown(TITLE, blocks, [version]),
+        "html": html(TITLE, blocks, [version]),
         "tex": latex(TITLE, blocks, [version], label="cost_runs"),
     }
     for suffix, text in texts.items():

@@ -1,9 +1,10 @@
 """Statistics over seeds: intervals, pooled means and comparisons. Deterministic: no global random state.
 
 The estimators follow rliable (Agarwal et al., arXiv 2108.13264): the unit that is resampled is the
-run (one seed), never the image, because images of one run share everything that training did.
-With few seeds the percentile interval is narrow (it cannot leave the observed range), so tables and
-figures always say how many seeds stand behind it.
+run (one seed), because images of one run share everything that training did. Where the scores of single
+prompts are known, prompts are resampled within each drawn seed as well: a test set is a sample, too.
+With few seeds the percentile interval is narrow (over seeds alone it cannot leave the observed range), so
+tables and figures always say how many seeds stand behind it.
 """
 
 from __future__ import annotations
@@ -37,10 +38,18 @@ def _draws(count: int, reps: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, count, size=(reps, count))
 
 
-def _one_dimensional(values: Sequence[float]) -> np.ndarray:
+@functools.lru_cache(maxsize=16)
+def _prompt_weights(seeds: int, prompts: int, reps: int, seed: int) -> np.ndarray:
+    """Share of each prompt in a resample, drawn anew for every drawn seed: (seeds, reps, P)."""
+    rng = np.random.default_rng([seed, 1])
+    counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(seeds, reps))
+    return (counts / prompts).astype(np.float32)
+
+
+def _finite(values, dimensions: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"expected one value per seed, at least one; got shape {values.shape}")
+    if values.ndim not in dimensions or values.size == 0:
+        raise ValueError(f"expected one value (or one row) per seed, at least one; got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"values over seeds must be finite, got {values.tolist()}")
     return values
@@ -54,19 +63,38 @@ def _percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
 
 
 def bootstrap_interval(
-    values_by_seed: Sequence[float], level: float = 0.95, reps: int = REPS, seed: int = 0
+    values_by_seed: Sequence[float] | np.ndarray, level: float = 0.95, reps: int = REPS, seed: int = 0
 ) -> Interval:
-    """Mean and percentile bootstrap interval over seeds.
+    """Mean and percentile bootstrap interval over seeds, and over prompts within a seed where they are given.
 
-    ``values_by_seed``: (S,) floats, one per seed, in any order. One seed, or seeds that all agree,
-    give an interval of width zero; only ``Interval.seeds`` tells the two apart.
+    ``values_by_seed``: (S,) floats, one per seed, or (S, P), one per seed and prompt; seeds in any order. One
+    seed without prompts, or values that all agree, give an interval of width zero; only ``Interval.seeds``
+    tells the two apart. With prompts the interval is a little wide, as a seed's own mean already varies with
+    its prompts.
     """
+    values = _finite(values_by_seed, (1, 2))
     # Sorted, so that the order in which runs were collected cannot change a digit.
-    values = np.sort(_one_dimensional(values_by_seed))
-    if values[0] == values[-1]:
-        return Interval(float(values[0]), float(values[0]), float(values[0]), values.size)
-    means = values[_draws(values.size, reps, seed)].mean(axis=1)
-    return Interval(float(values.mean()), *_percentiles(means, level), values.size)
+    values = np.sort(values) if values.ndim == 1 else values[np.lexsort(values.T[::-1])]
+    count = len(values)
+    if values.min() == values.max():
+        return Interval(float(values.min()), float(values.min()), float(values.min()), count)
+    drawn = _draws(count, reps, seed)
+    if values.ndim == 1:
+        means = values[drawn].mean(axis=1)
+    else:
+        weights = _prompt_weights(count, values.shape[1], reps, seed).reshape(count * reps, -1)
+        centre = values.mean()  # taken out, so that single precision loses nothing
+        by_slot = (weights @ (values - centre).T.astype(np.float32)).reshape(count, reps, count)
+        means = centre + by_slot[np.arange(count), np.arange(reps)[:, None], drawn].mean(axis=1)
+    return Interval(float(values.mean()), *_percentiles(means, level), count)
+
+
+def paired_differences(ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Differences on the seeds that both have, (S,) or (S, P): runs of one seed share prompts and noise.
+
+    Both map a seed to its value, or to its values by prompt. An empty array where no seed is common.
+    """
+    return np.array([np.asarray(ours[s], float) - np.asarray(theirs[s], float) for s in ours if s in theirs])
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int | None = None):
@@ -90,7 +118,7 @@ def stratified_bootstrap(
     """
     if not values_by_stratum:
         raise ValueError("stratified_bootstrap needs at least one stratum")
-    strata = [np.sort(_one_dimensional(values_by_stratum[name])) for name in sorted(values_by_stratum)]
+    strata = [np.sort(_finite(values_by_stratum[name], (1,))) for name in sorted(values_by_stratum)]
     rng = np.random.default_rng(seed)
     resampled = [s[rng.integers(0, s.size, size=(reps, s.size))] for s in strata]
     low, high = _percentiles(statistic(np.concatenate(resampled, axis=1), axis=1), level)
@@ -106,13 +134,31 @@ def probability_of_improvement(
     Mann-Whitney's U divided by the number of pairs; a tie counts one half (rliable's definition).
     Both mappings are task -> (S,) values, with the same tasks and higher values better.
     """
+    return improvement_interval(ours, theirs, reps=1).mean
+
+
+def improvement_interval(
+    ours: Mapping[str, Sequence[float]],
+    theirs: Mapping[str, Sequence[float]],
+    level: float = 0.95,
+    reps: int = REPS,
+    seed: int = 0,
+) -> Interval:
+    """``probability_of_improvement`` with its interval; both sides are resampled inside each task."""
     if not ours or set(ours) != set(theirs):
         raise ValueError(f"tasks differ or are missing: {sorted(ours)} and {sorted(theirs)}")
-    per_task = []
+    rng, centre, samples, seeds = np.random.default_rng(seed), [], [], []
+
+    def wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = x[..., :, None], y[..., None, :]
+        return ((x > y) + 0.5 * (x == y)).mean(axis=(-1, -2))
+
     for task in sorted(ours):
-        x, y = _one_dimensional(ours[task])[:, None], _one_dimensional(theirs[task])[None]
-        per_task.append((x > y).mean() + 0.5 * (x == y).mean())
-    return float(np.mean(per_task))
+        x, y = np.sort(_finite(ours[task], (1,))), np.sort(_finite(theirs[task], (1,)))
+        seeds += [x.size, y.size]
+        centre.append(wins(x, y))
+        samples.append(wins(*(v[rng.integers(0, v.size, size=(reps, v.size))] for v in (x, y))))
+    return Interval(float(np.mean(centre)), *_percentiles(np.mean(samples, axis=0), level), min(seeds))
 
 
 def check_scores(scores: pd.DataFrame) -> None:

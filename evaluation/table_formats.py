@@ -60,7 +60,10 @@ def markdown(title: str, blocks: Drawn, caption: Sequence[str]) -> str:
     wrap = {"": "{}", "bold": "**{}**", "italic": "*{}*"}
     out = [f"# {escape_markdown(title)}", ""]
     for name, lines in blocks:
-        cells = [[wrap[c.style].format(escape_markdown(c.text)) + c.tail for c in line] for line in lines]
+        cells = [
+            [(wrap[c.style].format(escape_markdown(c.text)) if c.text else "") + c.tail for c in line]
+            for line in lines
+        ]
         header, *rows = ["| " + " | ".join(line) + " |" for line in cells]
         rule = "|---|" + "---:|" * (len(lines[0]) - 1)
         out += [f"**{escape_markdown(name)}**", "", header, rule, *rows, ""]

@@ -1,4 +1,4 @@
-"""Renders scores as tables: .csv for programs, .md for readers, .tex (booktabs alone) for papers.
+"""Renders scores as tables: .csv for programs, .md and .html for readers, .tex (booktabs alone) for papers.
 
 What a table holds is data (``config/tables.yaml``), what papers print is data (``config/published.yaml``);
 this file selects and computes, ``table_formats`` draws. A table is a list of blocks, one per (base, task),
@@ -12,8 +12,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from evaluation.html import html
+from evaluation.image_scores import ByImage, by_seed
 from evaluation.statistics import ROLES, Interval, bootstrap_interval, check_scores, last_step
 from evaluation.table_formats import DASH, Text, decimal, latex, markdown, numbers
 
@@ -31,6 +34,7 @@ class Cell(NamedTuple):
     role: str
     steps: set[int]
     images: set[int]  # images per run behind the metric; empty for costs
+    prompts: bool  # whether the interval is over prompts within seeds as well
 
 
 class Row(NamedTuple):
@@ -66,7 +70,7 @@ def _suite(column: Mapping, task: str) -> str:
     return task if column["suite"] == "own" else column["suite"]
 
 
-def _cells(rows: pd.DataFrame, column: Mapping, task: str) -> dict[str, Cell]:
+def _cells(rows: pd.DataFrame, column: Mapping, task: str, images: ByImage) -> dict[str, Cell]:
     """One column of a block, by method; ``rows``: the block's scores at each run's last step."""
     rows = rows[rows["suite"] == _suite(column, task)].set_index(["method", "seed"])
     of_metric = rows[rows["metric"] == column["metric"]]
@@ -79,10 +83,13 @@ def _cells(rows: pd.DataFrame, column: Mapping, task: str) -> dict[str, Cell]:
         values = values / reference.mean()  # NaN without the reference: the column shows dashes
     cells = {}
     for method, of_method in values.dropna().groupby("method"):
-        source = of_metric.loc[[method]]
+        source = of_metric.loc[[method]].reset_index()
         role = source["role"].iloc[0]
-        images = set() if role == "cost" else set(source["n_images"])
-        cells[method] = Cell(bootstrap_interval(of_method), role, set(source["step"]), images)
+        counts = set() if role == "cost" else set(source["n_images"])
+        known = np.array(list(by_seed(source, images).values())) * column.get("scale", 1)
+        prompts = known.ndim == 2
+        interval = bootstrap_interval(known if prompts else of_method)
+        cells[method] = Cell(interval, role, set(source["step"]), counts, prompts)
     return cells
 
 
@@ -99,10 +106,12 @@ def _published(sources: Sequence[Mapping], task: str, method: str, columns: Mapp
     return None
 
 
-def _block(rows, base: str, task: str, labels: Mapping[str, str], columns: Mapping, sources) -> Block:
+def _block(
+    rows, base: str, task: str, labels: Mapping[str, str], columns: Mapping, sources, images: ByImage
+) -> Block:
     """``labels``: method -> label of this table's methods in their order."""
     rows = rows[(rows["base"] == base) & (rows["task"] == task)]
-    found = {name: _cells(rows, column, task) for name, column in columns.items()}
+    found = {name: _cells(rows, column, task, images) for name, column in columns.items()}
     result = []
     for method, label in labels.items():
         cells = {name: by_method.get(method) for name, by_method in found.items()}
@@ -140,7 +149,7 @@ def _lines(block: Block, columns: Mapping, specs: Mapping, most_seeds: int) -> t
             (mean, low, high, seeds), digits = cell.interval, columns[name]["digits"]
             is_best = row.method != specs["base_method"] and round(mean, digits) == best.get(name)
             tail = f" {cell.role}" if cell.role != block.roles[name] else ""
-            tail += f" [{decimal(low, digits)}, {decimal(high, digits)}]" if seeds > 1 else ""
+            tail += f" [{decimal(low, digits)}, {decimal(high, digits)}]" if seeds > 1 or cell.prompts else ""
             tail += f" (n={seeds})" if seeds == 1 or seeds < most_seeds else ""
             line.append(Text(decimal(mean, digits), "bold" if is_best else "", tail))
         lines.append(line)
@@ -158,7 +167,11 @@ def _caption(blocks: list[Block], columns: Mapping, specs: Mapping, version: str
     cells = [c for r in rows for c in r.cells.values() if c]
     trained = [c for r in rows if r.method != specs["base_method"] for c in r.cells.values() if c]
     seeds = numbers(c.interval.seeds for c in cells)
-    brackets = "one run each, so no interval" if seeds == "1" else "95 % bootstrap interval over seeds"
+    brackets = "95 % bootstrap interval over seeds"
+    if any(c.prompts for c in cells):
+        brackets += " and over the prompts within a seed"
+    elif seeds == "1":
+        brackets = "one run each, so no interval"
     steps = numbers(s for c in trained for s in c.steps)
     facts = f"Mean and {brackets}. Seeds: {seeds}. Last step of each run: {steps}."
     images = {i for c in cells for i in c.images}
@@ -194,7 +207,9 @@ def tidy(blocks: list[Block], columns: Mapping) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def _select(final, name: str, specs: Mapping, labels: Mapping, published: Mapping, bases: list[str]):
+def _select(
+    final, name: str, specs: Mapping, labels: Mapping, published: Mapping, bases: list[str], images: ByImage
+):
     """Blocks and columns of table ``name``; ``NoRows`` names what the scores lack."""
     spec, base_method = specs["tables"][name], specs["base_method"]
     groups = {"first": bases[:1], "others": bases[1:], "all": bases}
@@ -204,7 +219,7 @@ def _select(final, name: str, specs: Mapping, labels: Mapping, published: Mappin
     columns = {key: specs["columns"][key] for key in spec["columns"]}
     sources = [published[key] for key in spec["published"]]
     mine = {m: labels[m] for m in methods}
-    blocks = [_block(final, b, t, mine, columns, sources) for b in chosen for t in spec["tasks"]]
+    blocks = [_block(final, b, t, mine, columns, sources, images) for b in chosen for t in spec["tasks"]]
     blocks = [b for b in blocks if subject & {r.method for r in b.rows}]
     if not blocks:
         raise NoRows(
@@ -225,13 +240,15 @@ def render(
     requested: Sequence[str] = (),
     bases: Sequence[str] = (),
     version: str | None = None,
+    images: ByImage | None = None,
 ) -> list[Path]:
-    """Write every table that has rows as ``<out_dir>/<table>.{csv,md,tex}``; returns the paths.
+    """Write every table that has rows as ``<out_dir>/<table>.{csv,md,tex,html}``; returns the paths.
 
     ``table_specs``, ``published``: config/tables.yaml and config/published.yaml as read. ``method_rows``:
     method -> label, in the grid's order. ``bases``: the grid's bases in order, the first being the main
     one (default: as they come in the scores). ``version``: a last line for the caption, such as the
-    commit. A table without rows is left out, unless ``requested`` names it: then ``NoRows`` is raised.
+    commit. ``images``: scores of single images, for intervals over prompts as well.
+    A table without rows is left out, unless ``requested`` names it: then ``NoRows`` is raised.
     """
     check_scores(scores)
     labels, tables = dict(method_rows), table_specs["tables"]
@@ -247,7 +264,7 @@ def render(
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, spec in tables.items():
         try:
-            blocks, columns = _select(final, name, table_specs, labels, published, bases)
+            blocks, columns = _select(final, name, table_specs, labels, published, bases, images or {})
         except NoRows:
             if name in requested:
                 raise
@@ -258,6 +275,7 @@ def render(
         texts = {
             "csv": tidy(blocks, columns).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
             "md": markdown(spec["title"], drawn, caption),
+            "html": html(spec["title"], drawn, caption),
             "tex": latex(spec["title"], drawn, caption, label=name),
         }
         for suffix, text in texts.items():

@@ -3,8 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 
-from evaluation import figures
+from evaluation.comparison import change_from_base
+from evaluation.figures import bars, curves, samples, style, tradeoff
+from evaluation.image_scores import Images
+from evaluation.measures import KL
+from evaluation.statistics import last_step
 
 LABELS = {"base": "base model", "grpo": "GRPO β=0", "gardo": "GARDO"}
 TASKS = ("geneval", "ocr")
@@ -23,6 +28,9 @@ def scores(seeds=3, steps=(10, 20)) -> pd.DataFrame:
                     rows.append((*key, task, "gold", "gold", gold + noise[1], 8))
                     rows.append((*key, task, "vit", "unseen", 10 * (1 - 2 * hack) + noise[2], 8))
                     rows.append((*key, "other", "clip", "unseen", 0.3 - hack + noise[3], 8))
+                    rows.append((*key, task, "diversity", "diversity", 0.2 - hack / 4, 8))
+                    rows.append((*key, "model", KL, "cost", step**2 * 0.1, 8))
+                rows.append((*key[:5], max(steps), "training", "images_generated", "cost", 640.0, 0))
     columns = "run base task method seed step suite metric role value n_images".split()
     return pd.DataFrame(rows, columns=columns)
 
@@ -34,14 +42,14 @@ def history(seeds=2) -> pd.DataFrame:
         for method in ("grpo", "gardo")
         for seed in range(seeds)
         for step in range(1, 31)
-        for name in ("reward/proxy_mean", "reward/gold_mean", "kl/loss")
+        for name in ("reward/proxy_mean", "reward/gold_mean", "train/kl_loss")
     ]
     return pd.DataFrame(rows, columns="run base task method seed step name value".split())
 
 
 def check_files(stem):
     png, pdf = stem.with_suffix(".png").read_bytes(), stem.with_suffix(".pdf").read_bytes()
-    assert png.startswith(b"\x89PNG") and len(png) > 10_000
+    assert png.startswith(b"\x89PNG") and len(png) > 5_000
     assert pdf.startswith(b"%PDF") and len(pdf) > 5_000
 
 
@@ -49,20 +57,51 @@ def legend_texts(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_learning_curves(tmp_path):
-    figure = figures.learning_curves(history(), tmp_path / "new" / "curves", LABELS)
+def test_learning_curves_over_steps_and_images(tmp_path):
+    figure = curves.logged_curves(history(), tmp_path / "new" / "curves", LABELS)
     check_files(tmp_path / "new" / "curves")
     assert len(figure.axes) == 2 * len(TASKS) and legend_texts(figure) == ["GRPO β=0", "GARDO"]
     line = figure.axes[0].lines[0]
     assert line.get_ydata()[14] == pytest.approx(0.15 + 0.5)  # mean over the two seeds at step 15
     assert len(figure.axes[0].collections) == 2  # one band per method
-    one = figures.learning_curves(history(1), tmp_path / "one", LABELS)
+    one = curves.logged_curves(history(1), tmp_path / "one", LABELS)
     assert len(one.axes[0].collections) == 0
+    counted = curves.over_images(history(), scores())  # 640 images in 20 steps
+    figure = curves.logged_curves(counted, tmp_path / "images", LABELS, x=curves.IMAGES)
+    assert figure.axes[0].lines[0].get_xdata()[14] == pytest.approx(15 * 32)
+    assert figure.axes[-1].get_xlabel() == curves.IMAGES
+    none = scores().query("metric != 'images_generated'")
+    with pytest.raises(style.NothingToDraw, match="no run logged"):
+        curves.logged_curves(curves.over_images(history(), none), tmp_path / "x", LABELS)
+
+
+def test_evaluated_curves_start_at_the_base(tmp_path):
+    data = scores().query("task == 'ocr' and suite == 'ocr'")
+    figure = curves.evaluated_curves(data, tmp_path / "evaluated", LABELS, "ocr")
+    titles = [ax.get_title() for ax in figure.axes if ax.axison]
+    assert titles == ["ocr (proxy)", "gold", "vit (unseen)", "diversity"]
+    base = data[(data["method"] == "base") & (data["metric"] == "gold")]["value"].mean()
+    for line in figure.axes[1].lines:
+        assert list(line.get_xdata()) == [0, 10, 20]
+        assert line.get_ydata()[0] == pytest.approx(base)
+    with pytest.raises(style.NothingToDraw, match="no trained run"):
+        curves.evaluated_curves(data.query("method == 'base'"), tmp_path / "x", LABELS, "ocr")
+
+
+def test_over_optimisation_is_over_the_kl_from_the_base(tmp_path):
+    data = scores()
+    figure = tradeoff.over_optimisation(data, tmp_path / "kl", LABELS)
+    check_files(tmp_path / "kl")
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == pytest.approx([0, 10, 40])
+    assert figure.axes[0].get_xscale() == "function" and len(figure.axes) == 2 * len(TASKS)
+    with pytest.raises(style.NothingToDraw, match=KL):
+        tradeoff.over_optimisation(data[data["metric"] != KL], tmp_path / "x", LABELS)
 
 
 def test_proxy_versus_gold(tmp_path):
     data = scores()
-    figure = figures.proxy_versus_gold(data, tmp_path / "goodhart", LABELS)
+    figure = tradeoff.proxy_versus_gold(data, tmp_path / "goodhart", LABELS)
     check_files(tmp_path / "goodhart")
     assert len(figure.axes) == len(TASKS) and legend_texts(figure) == list(LABELS.values())
     curve = next(x for x in figure.axes[0].lines if len(x.get_xdata()) == 3)
@@ -73,50 +112,114 @@ def test_proxy_versus_gold(tmp_path):
 
 def test_pareto_and_its_mean_unseen(tmp_path):
     data = scores()
-    figure = figures.pareto(data, tmp_path / "pareto", LABELS)
+    figure = tradeoff.pareto(data, tmp_path / "pareto", LABELS)
     check_files(tmp_path / "pareto")
     assert len(figure.axes) == len(TASKS) and len(figure.axes[0].containers) == len(LABELS)
-    last = figures.last_step(data[data["task"] == "ocr"])
-    unseen = figures.mean_unseen(last).groupby("method").mean()
+    few = tradeoff.pareto(data, tmp_path / "few", LABELS, shown=["base", "grpo"])
+    assert legend_texts(few)[-1] == "other methods" and len(few.axes[0].containers) == 2
+    last = last_step(data[(data["task"] == "ocr") & (data["role"] == "unseen")])
+    unseen = change_from_base(last).groupby("method").mean()
     assert unseen["base"] == pytest.approx(0.0) and unseen["grpo"] < -1 < unseen["gardo"]
     # A metric that one run lacks must not count for the others.
-    partial = last.iloc[:1].assign(role="unseen", metric="partial", value=99.0)
-    assert figures.mean_unseen(pd.concat([last, partial])).equals(figures.mean_unseen(last))
+    partial = last.iloc[:1].assign(metric="partial", value=99.0)
+    assert change_from_base(pd.concat([last, partial])).equals(change_from_base(last))
     # Another unit of a metric must not change its weight.
     scaled = last.assign(value=last["value"].where(last["metric"] != "vit", last["value"] * 1000))
-    assert figures.mean_unseen(scaled).groupby("method").mean()["grpo"] == pytest.approx(unseen["grpo"])
+    assert change_from_base(scaled).groupby("method").mean()["grpo"] == pytest.approx(unseen["grpo"])
+
+
+def test_accuracy_by_count_and_diversity(tmp_path):
+    counts, rows, images = [1, 1, 2, 10], [], {}
+    for method in LABELS:
+        for seed in range(2):
+            run = f"b__counting__{method}__s{seed}"
+            for metric, kept in (("accuracy_1_9", [0, 1, 2]), ("accuracy_10", [3])):
+                rows.append((run, "b", "counting", method, seed, 5, "counting", metric, "unseen", 0.5, 8))
+                values = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.5, 0.5]])[kept]
+                images[(run, 5, "counting", metric)] = Images(np.array(kept), values)
+    data = pd.DataFrame(rows, columns=scores().columns)
+    figure = bars.accuracy_by_count(data, images, counts, tmp_path / "counting", LABELS)
+    check_files(tmp_path / "counting")
+    points = figure.axes[0].containers[0].lines[0]
+    assert points.get_ydata() == pytest.approx([0.75, 0.0, 0.5])
+    with pytest.raises(style.NothingToDraw, match="counting"):
+        bars.accuracy_by_count(scores(), images, counts, tmp_path / "x", LABELS)
+    figure = bars.diversity(scores(), {}, tmp_path / "diversity", LABELS)
+    check_files(tmp_path / "diversity")
+    shown = [c.lines[0].get_xdata()[0] for c in figure.axes[0].containers]
+    assert shown == pytest.approx([20, 15, 20])
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """Runs with random images and the scores of each: proxy 1 for the first image of all prompts."""
+    import torch
+
+    prompts, rows, images = [{"prompt": f"a red {i} on grey"} for i in range(4)], [], {}
+    for method, steps in {"base": [0], "grpo": [5, 10], "gardo": [5, 10]}.items():
+        run = f"b__ocr__{method}__s1"
+        folder = tmp_path / "runs" / run / "images"
+        folder.mkdir(parents=True)
+        for step in steps:
+            pixels = torch.randint(0, 256, (8, 6, 6, 3), dtype=torch.uint8)
+            save_file({"images": pixels}, folder / f"ocr_{step:06d}.safetensors")
+            rows.append((run, "b", "ocr", method, 1, step, "ocr", "ocr", "proxy", 0.5, 8))
+            for metric in ("ocr", "aesthetic", "gold"):
+                values = np.tile([1.0, 0.0] if metric == "ocr" else [0.0, 1.0], (4, 1))
+                images[(run, step, "ocr", metric)] = Images(np.arange(4), values)
+    return pd.DataFrame(rows, columns=scores().columns), tmp_path / "runs", images, prompts
+
+
+def test_samples_show_every_method_step_and_the_most_uncertain(pictured, tmp_path):
+    data, runs, images, prompts = pictured
+    spec = {"methods": ["base", "grpo", "absent", "gardo"], "prompts": 3, "images_per_method": 2, "images": 2}
+    common = ("ocr", prompts, LABELS)
+    figure = samples.sample_grid(data, runs, *common, spec, tmp_path / "grid")
+    check_files(tmp_path / "grid")
+    assert len(figure.axes) == 3 * 3 and figure.axes[0].get_title() == "base model"
+    figure = samples.sample_steps(data, runs, *common, spec, tmp_path / "steps")
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["step 0", "step 5", "step 10"]
+    gate = {"proxy": "ocr", "auxiliary": ["aesthetic"]}
+    figure = samples.most_uncertain(data, runs, images, *common, gate, spec, tmp_path / "gate")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:4] == ["U = 0.50", "U = 0.50", "U = −0.50", "U = −0.50"] and len(titles) == 2 * 2 * 3
+    assert figure.axes[0].get_xlabel() == "proxy 1.00\ngold 0.00"
+    with pytest.raises(style.NothingToDraw, match="no single-image scores of ocr and aesthetic"):
+        samples.most_uncertain(data, runs, {}, *common, gate, spec, tmp_path / "x")
+    with pytest.raises(style.NothingToDraw, match="absent"):
+        samples.load_images(runs / "b__ocr__grpo__s1", "ocr", 99, 4)
 
 
 def test_one_seed_one_task_any_names(tmp_path):
     data = scores(seeds=1).replace({"method": {"gardo": "new_method"}})
-    data = data[data["task"] == "ocr"]
-    for name in ("proxy_versus_gold", "pareto"):
-        figure = getattr(figures, name)(data, tmp_path / name)
-        assert len(figure.axes) == 1 and "new_method" in legend_texts(figure)
+    data, labels = data[data["task"] == "ocr"], {"base": "base", "grpo": "grpo", "new_method": "new_method"}
+    for draw in (tradeoff.proxy_versus_gold, tradeoff.pareto, tradeoff.over_optimisation):
+        figure = draw(data, tmp_path / "x", labels)
+        assert "new_method" in legend_texts(figure)
 
 
 def test_equal_data_give_equal_files(tmp_path):
     for name in ("a", "b"):
-        figures.pareto(scores(), tmp_path / name, LABELS)
+        tradeoff.pareto(scores(), tmp_path / name, LABELS)
     for suffix in ("png", "pdf"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
 
 def test_styles_stay_apart():
-    methods = ["base", *(f"m{i}" for i in range(24))]
-    styles = figures.method_styles(methods, "base")
+    methods = ["base", *(f"m{i}" for i in range(40))]
+    styles = style.method_styles(methods, "base")
     looks = {(s["color"], s["linestyle"]) for m, s in styles.items() if m != "base"}
-    assert len(looks) == 24
-    assert figures.method_styles(methods[:4], "base")["m2"] == styles["m2"]
+    assert len(looks) == 40
+    assert style.method_styles(methods[:4], "base")["m2"] == styles["m2"]
 
 
 def test_errors_name_the_fault(tmp_path):
     data = scores()
     with pytest.raises(ValueError, match="without a label.*gardo"):
-        figures.pareto(data, tmp_path / "x", {"base": "b", "grpo": "g"})
+        tradeoff.pareto(data, tmp_path / "x", {"base": "b", "grpo": "g"})
     two = pd.concat([data, data[data["role"] == "proxy"].assign(metric="partial")])
     with pytest.raises(ValueError, match="expected one proxy.*partial"):
-        figures.pareto(two, tmp_path / "x", LABELS)
-    figures.pareto(two, tmp_path / "x", LABELS, proxies={"ocr": "ocr", "geneval": "geneval"})
-    with pytest.raises(ValueError, match="nothing to draw"):
-        figures.proxy_versus_gold(data[data["role"] != "gold"], tmp_path / "x", LABELS)
+        tradeoff.pareto(two, tmp_path / "x", LABELS)
+    tradeoff.pareto(two, tmp_path / "x", LABELS, proxies={"ocr": "ocr", "geneval": "geneval"})
+    with pytest.raises(style.NothingToDraw, match="no base and task"):
+        tradeoff.proxy_versus_gold(data[data["role"] != "gold"], tmp_path / "x", LABELS)

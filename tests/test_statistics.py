@@ -1,4 +1,11 @@
-"""Intervals over seeds: known values, coverage, edge cases, determinism."""
+"""Intervals over seeds: known values, coverage, edge cases, determinism.
+
+statistics_reference.json was computed with rliable, which is no dependency; its field ``source`` says how.
+"""
+
+import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -6,6 +13,9 @@ import pytest
 from scipy import stats
 
 from evaluation import statistics as st
+from evaluation.image_scores import by_image, by_seed
+
+REFERENCE = json.loads((Path(__file__).parent / "statistics_reference.json").read_text())
 
 
 def frame(**columns):
@@ -51,7 +61,7 @@ def test_one_seed_is_marked_and_ties_are_not():
     assert st.bootstrap_interval([0.1, 0.1, 0.1]) == (0.1, 0.1, 0.1, 3)
 
 
-@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [[0.1, 0.2]]])
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [[[0.1, 0.2]]]])
 def test_bad_values_are_refused(values):
     with pytest.raises(ValueError, match="seed"):
         st.bootstrap_interval(values)
@@ -79,6 +89,76 @@ def test_probability_of_improvement_is_mann_whitney():
     assert st.probability_of_improvement({"a": [1.0], "b": [1.0]}, {"a": [0.0], "b": [1.0]}) == 0.75
     with pytest.raises(ValueError, match="tasks differ"):
         st.probability_of_improvement({"a": x}, {"b": y})
+
+
+def by_task(rows) -> dict[str, list[float]]:
+    return {f"task{i}": list(column) for i, column in enumerate(zip(*rows, strict=True))}
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_interquartile_mean_agrees_with_rliable(side):
+    ours = st.stratified_bootstrap(by_task(REFERENCE[side]))
+    mean, low, high = REFERENCE["iqm"][side]
+    assert ours.mean == pytest.approx(mean)
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=4e-3)
+
+
+def test_probability_of_improvement_agrees_with_rliable():
+    ours = st.improvement_interval(by_task(REFERENCE["x"]), by_task(REFERENCE["y"]))
+    mean, low, high = REFERENCE["improvement"]
+    assert ours.mean == pytest.approx(mean)
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.02)
+    assert ours.seeds == 4
+
+
+def test_seeds_and_prompts_are_resampled_as_by_enumeration():
+    """Every resample of three seeds with two prompts each: (3 seeds x 2^2 draws)^3, all alike."""
+    values = np.array([[0.1, 0.5], [0.2, 0.9], [0.4, 0.45]])
+    one_slot = [values[s, list(p)].mean() for s in range(3) for p in itertools.product(range(2), repeat=2)]
+    exact = [np.mean(slots) for slots in itertools.product(one_slot, repeat=3)]
+    for level in (0.5, 0.8, 0.95):
+        ours = st.bootstrap_interval(values, level)
+        low, high = np.quantile(exact, [(1 - level) / 2, (1 + level) / 2])
+        assert ours.mean == pytest.approx(values.mean()) and ours.seeds == 3
+        assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.017)  # one atom
+    over_seeds = st.bootstrap_interval(values.mean(axis=1))
+    assert ours.low < over_seeds.low and over_seeds.high < ours.high
+    assert st.bootstrap_interval(values[::-1]) == st.bootstrap_interval(values)
+    one = st.bootstrap_interval(values[:1])
+    assert one.low < one.mean < one.high and one.seeds == 1
+
+
+def test_pairs_share_a_seed():
+    ours, theirs = {1: 0.5, 2: 0.75, 4: 1.0}, {2: 0.5, 1: 0.25, 3: 9.0}
+    assert st.paired_differences(ours, theirs).tolist() == [0.25, 0.25]
+    rows = st.paired_differences({1: [1.0, 2.0]}, {1: [0.5, 0.0]})
+    assert rows.tolist() == [[0.5, 2.0]]
+    assert st.paired_differences({1: 0.5}, {2: 0.5}).size == 0
+
+
+def test_values_by_prompt_are_used_where_every_run_has_them():
+    scores = frame(seed=[1, 2], value=[0.25, 0.5])
+    images = pd.DataFrame(
+        [
+            (run, 10, "s", "x", prompt, image, value)
+            for run, prompt, image, value in (
+                ("b__t__m__s1", 1, 0, 0.5),
+                ("b__t__m__s1", 0, 0, 0.0),
+                ("b__t__m__s1", 0, 1, 0.0),
+                ("b__t__m__s1", 1, 1, 0.5),
+                ("b__t__m__s2", 0, 0, 1.0),
+                ("b__t__m__s2", 1, 0, 0.0),
+            )
+        ],
+        columns=["run", "step", "suite", "metric", "prompt", "image", "value"],
+    )
+    found = by_seed(scores, by_image(images.sample(frac=1, random_state=0)))
+    assert {k: v.tolist() for k, v in found.items()} == {1: [0.0, 0.5], 2: [1.0, 0.0]}
+    short = by_image(images[images["run"] == "b__t__m__s1"])
+    assert {k: float(v) for k, v in by_seed(scores, short).items()} == {1: 0.25, 2: 0.5}
+    assert by_image(images[:0]) == {}
+    with pytest.raises(ValueError, match="differ in their number of images"):
+        by_image(images.iloc[1:])
 
 
 def test_summarise_groups_over_seeds_alone():

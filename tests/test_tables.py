@@ -4,6 +4,8 @@ After an intended change of the drawing: ``python -m tests.test_tables`` rewrite
 """
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -274,6 +276,23 @@ def test_tex_is_escaped_and_balanced(tmp_path):
         check_tex(latex("t", [("b", [[Text("a"), Text("b"), Text("c")], [Text("d")]])], [], "x"))
 
 
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex (Debian: texlive-latex-recommended)")
+def test_tex_compiles_with_booktabs_alone(tmp_path):
+    parts = [path.read_text() for path in sorted(GOLDEN.glob("*.tex"))]
+    body = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + "\n".join(parts)
+    (tmp_path / "all.tex").write_text(body + r"\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "all.pdf").exists(), done.stdout[-2000:]
+
+
+def test_html_holds_the_same_cells_and_escapes_them(tmp_path):
+    drawn = draw(tmp_path)["main.html"]
+    assert "<th>OCR (proxy) ↑</th>" in drawn and "Plain β=0 &amp; co_1" in drawn
+    assert "<strong>0.61</strong><small> [0.60, 0.62]</small>" in drawn
+    assert not re.search(r"(src|href)=|https?://|<script", drawn)  # nothing is fetched
+
+
 def test_small_helpers():
     names = ["base", "a", "a_x", "b"]
     assert match(["b", "*", "!a_*"], names) == ["b", "base", "a"]
@@ -320,7 +339,7 @@ def test_the_real_configuration_draws_every_table(tmp_path):
     tables = list(specs["tables"])
     assert set(tables) == {"main", "counting", "ablation", "diffusion_nft", "second_base", "ddrl", "cost"}
     paths = render(scores, specs, labels, published, tmp_path, requested=tables)
-    assert len(paths) == 3 * len(tables)
+    assert len(paths) == 4 * len(tables)
     for table in tables:
         check_tex((tmp_path / f"{table}.tex").read_text(encoding="utf-8"))
     main = (tmp_path / "main.md").read_text(encoding="utf-8")

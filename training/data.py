@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -38,19 +39,21 @@ def synthetic_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, bat
     return torch.cat(parts)
 
 
+def encode_scenes(
+    model: BaseModel, prompts: list[dict], batch: int, kind: str, per_prompt: int = 1
+) -> torch.Tensor:
+    """Scenes drawn from the prompts, encoded: (prompts * per_prompt, ...). ``kind`` seeds what is drawn."""
+    parts, wanted = [], [(p, k) for p in prompts for k in range(per_prompt)]
+    for start in tqdm(range(0, len(wanted), batch), desc="drawing data", unit="batch", mininterval=2):
+        scenes = [render(p, seed_of(kind, k)) for p, k in wanted[start : start + batch]]
+        pixels = torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).float() / 255
+        parts.append(model.encode_images(pixels.to(model.device)))
+    return torch.cat(parts)
+
+
 def real_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, batch: int) -> torch.Tensor:
     """Encoded scenes of the prompts, (prompts * per_prompt, ...); deterministic."""
-    parts, images = [], []
-    wanted = [(p, k) for p in prompts.prompts for k in range(per_prompt)]
-    for prompt, k in tqdm(wanted, desc="drawing data", unit="scene", mininterval=2):
-        pixels = torch.from_numpy(render(prompt, seed_of("real data", k)))
-        images.append(pixels.permute(2, 0, 1).float() / 255)
-        if len(images) == batch:
-            parts.append(model.encode_images(torch.stack(images).to(model.device)))
-            images = []
-    if images:
-        parts.append(model.encode_images(torch.stack(images).to(model.device)))
-    return torch.cat(parts)
+    return encode_scenes(model, prompts.prompts, batch, "real data", per_prompt)
 
 
 def save(path: Path, latents: torch.Tensor, prompts: PromptSet, per_prompt: int) -> None:

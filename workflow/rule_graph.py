@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path("docs/workflow.md")
-TARGETS = ("results/tables", "results/figures", "results/claims.md", "mlflow")
+TARGETS = ("report", "mlflow")
 BLOCK = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
 
 

@@ -1,4 +1,5 @@
 # Resolves the grid when the workflow is read, so that bad input stops before the first job.
+import glob
 import os
 import sys
 
@@ -62,8 +63,18 @@ def scoring_environments(wildcards):
     return [ancient(path) for path in folders(metrics)]
 
 
-def run_scores():
-    return expand("results/runs/{run}/scores.parquet", run=PLAN.runs)
+def run_files(name):
+    return expand("results/runs/{run}/{name}", run=PLAN.runs, name=name)
+
+
+def rendering_code(*names):
+    """Files of evaluation/ by name; their change renders again."""
+    return sorted(path for name in names for path in glob.glob(f"evaluation/{name}.py"))
+
+
+def mixture_results():
+    """Results of the Gaussian mixture, where the config wants the small experiment beside the grid."""
+    return ["results/gaussian_mixture"] if config["gaussian_mixture"] else []
 
 
 def mlflow_ids():

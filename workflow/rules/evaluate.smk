@@ -23,7 +23,8 @@ rule score:
         settings="results/config/scoring.yaml",
         environments=scoring_environments,
     output:
-        "results/runs/{run}/scores.parquet",
+        scores="results/runs/{run}/scores.parquet",
+        images="results/runs/{run}/image_scores.parquet",
     log:
         "logs/score/{run}.log",
     conda:
@@ -33,19 +34,22 @@ rule score:
         mem_mb=1500,
     shell:
         "python -m evaluation score results/runs/{wildcards.run} --images {input.images}"
-        " --settings {input.settings} --out {output} --threads {threads} 2> {log}"
+        " --settings {input.settings} --out {output.scores} --out-images {output.images}"
+        " --threads {threads} 2> {log}"
 
 
 rule collect:
     input:
-        run_scores(),
+        scores=run_files("scores.parquet"),
+        images=run_files("image_scores.parquet"),
     output:
-        "results/scores.parquet",
+        scores="results/scores.parquet",
+        images="results/image_scores.parquet",
     log:
         "logs/collect.log",
     conda:
         "../envs/goodhart.yaml"
     params:
-        folders=lambda wildcards, input: [os.path.dirname(path) for path in input],
+        folders=lambda wildcards, input: [os.path.dirname(path) for path in input.scores],
     shell:
-        "python -m evaluation collect {params.folders} --out {output} 2> {log}"
+        "python -m evaluation collect {params.folders} --out {output.scores} --out-images {output.images} 2> {log}"

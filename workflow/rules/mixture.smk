@@ -20,7 +20,13 @@ rule gaussian_mixture:
         runs=mixture_runs,
         config=MIXTURE,
     output:
-        directory("results/gaussian_mixture"),
+        report(
+            directory("results/gaussian_mixture"),
+            patterns=["{figure}.png"],
+            caption="../report/mixture.rst",
+            category="Figures",
+            labels={"figure": "gaussian mixture, {figure}"},
+        ),
     log:
         "logs/gaussian_mixture/report.log",
     conda:
@@ -52,7 +58,13 @@ rule theorem:
             seed=[0, 1, 2],
         ),
     output:
-        directory("results/theorem"),
+        report(
+            directory("results/theorem"),
+            patterns=["{figure}.png"],
+            caption="../report/theorem.rst",
+            category="Figures",
+            labels={"figure": "theorem, {figure}"},
+        ),
     log:
         "logs/theorem/report.log",
     conda:

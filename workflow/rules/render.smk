@@ -1,45 +1,104 @@
+# Everything here is made from stored scores, histories and images in seconds. A change of the code that renders
+# renders again; nothing upstream depends on it.
+STORED = {
+    "scores": "results/scores.parquet",
+    "images": "results/image_scores.parquet",
+    "settings": "results/config/rendering.yaml",
+}
+COMMON = (
+    "--scores {input.scores} --images {input.images} --settings {input.settings} --out {output[0]} 2> {log}"
+)
+
+
 rule tables:
     input:
-        scores="results/scores.parquet",
-        settings="results/config/rendering.yaml",
+        **STORED,
         layout="config/tables.yaml",
         published="config/published.yaml",
+        code=rendering_code("tables", "comparison", "costs", "origin", "table_formats", "html", "statistics"),
     output:
-        directory("results/tables"),
+        report(
+            directory("results/tables"),
+            patterns=["{table}.html"],
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
     log:
         "logs/tables.log",
     conda:
         "../envs/goodhart.yaml"
     shell:
-        "python -m evaluation tables --scores {input.scores} --settings {input.settings} --out {output} 2> {log}"
+        f"python -m evaluation tables {COMMON}"
 
 
 rule figures:
     input:
-        scores="results/scores.parquet",
-        settings="results/config/rendering.yaml",
+        **STORED,
+        layout="config/figures.yaml",
+        code=rendering_code("figures/*", "comparison", "statistics"),
     output:
-        directory("results/figures"),
+        report(
+            directory("results/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "logs/figures.log",
     conda:
         "../envs/goodhart.yaml"
     shell:
-        "python -m evaluation figures --scores {input.scores} --settings {input.settings} --out {output} 2> {log}"
+        f"python -m evaluation figures {COMMON}"
 
 
 rule claims:
     input:
-        scores="results/scores.parquet",
-        settings="results/config/rendering.yaml",
+        **STORED,
         claims="config/claims.yaml",
+        code=rendering_code("claim*", "evidence", "table_formats", "html", "statistics"),
+        mixture=mixture_results(),
     output:
         markdown="results/claims.md",
         json="results/claims.json",
+        html=report("results/claims.html", caption="../report/claims.rst", category="Claims"),
     log:
         "logs/claims.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        mixture=lambda wildcards, input: f"--mixture {input.mixture}" if input.mixture else "",
     shell:
-        "python -m evaluation claims --scores {input.scores} --settings {input.settings}"
-        " --claims {input.claims} --out {output.markdown} 2> {log}"
+        f"python -m evaluation claims --claims {{input.claims}} {{params.mixture}} {COMMON}"
+
+
+rule pages:
+    input:
+        **STORED,
+        shown=["config/evaluation.yaml", "config/claims.yaml", "config/tables.yaml", "config/figures.yaml"],
+        code=rendering_code("pages", "html"),
+    output:
+        report(
+            directory("results/pages"),
+            patterns=["{page}.html"],
+            caption="../report/pages.rst",
+            category="How it was made",
+            labels={"page": "{page}"},
+        ),
+    log:
+        "logs/pages.log",
+    conda:
+        "../envs/goodhart.yaml"
+    shell:
+        f"python -m evaluation pages {COMMON}"
+
+
+rule report:
+    # All that the report shows; `make report` then writes it into one file.
+    input:
+        "results/claims.md",
+        "results/tables",
+        "results/figures",
+        "results/pages",
+        mixture_results(),

@@ -1,0 +1,65 @@
+"""``config/claims.yaml``: what each claim says and the tests that decide it; a verdict has no field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.configuration import parse, read_yaml
+
+KINDS = ("metric", "history", "vote", "mixture")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClaimTest(_Strict):
+    """``method`` (minus ``against``) must lie above (``higher``) or below a margin, or ``within`` bounds."""
+
+    metric: str | None = Field(
+        None, description="score at the last step: a metric, a group of them, or proxy"
+    )
+    history: str | None = Field(None, description="number logged in training")
+    vote: str | None = Field(None, description="Delta-Vote by this metric or group")
+    mixture: str | None = Field(None, description="measure of the Gaussian mixture")
+    over: Literal["whole", "first half", "second half", "late growth"] = Field(
+        "whole", description="of history"
+    )
+    method: str
+    against: str | None = Field(None, description="a method, or a pattern whose every match is compared")
+    direction: Literal["higher", "lower", "within"]
+    margin: float = Field(0.0, description="in the metric's own units; -0.03 and higher: not worse by 0.03")
+    margin_share: float | None = Field(None, description="the margin as a share of the mean of against")
+    bounds: tuple[float, float] | None = Field(None, description="for within")
+    bases: Literal["all", "first", "others"] = "all"
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
+            raise ValueError(f"a test looks at exactly one of {', '.join(KINDS)}")
+        if (self.direction == "within") != (self.bounds is not None):
+            raise ValueError("bounds belong to the direction within, and only to it")
+        if self.against is None and (self.vote or self.margin_share is not None):
+            raise ValueError("a vote and a margin_share need against")
+        return self
+
+
+class Claim(_Strict):
+    statement: str
+    source: str
+    tasks: list[str] | None = Field(None, description="where the claim applies; none: every task")
+    tests: list[ClaimTest] = Field(min_length=1)
+
+
+class Claims(_Strict):
+    level: float = Field(gt=0, lt=1, description="of the intervals")
+    groups: dict[str, list[str]] = Field({}, description="names for several metrics; those measured count")
+    claims: dict[str, Claim]
+
+
+def load(path: Path) -> Claims:
+    """Raises ``ConfigError`` naming file and key."""
+    return parse(Claims, read_yaml(path), str(path))
