@@ -10,10 +10,13 @@ from training.command import run_command, set_threads
 
 
 def _sample(arguments) -> None:
+    import torch
+
     from evaluation.sample import sample_run
 
     set_threads(arguments.threads)
-    sample_run(arguments.folder, arguments.settings, arguments.out, arguments.device)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sample_run(arguments.folder, arguments.settings, arguments.out, device)
 
 
 def _score(arguments) -> None:
@@ -65,7 +68,7 @@ def main() -> int:
         added.add_argument("--settings", type=Path, required=True)
         added.add_argument("--out", type=Path, required=True)
         added.add_argument("--threads", type=int, default=1)
-    sample.add_argument("--device", default="cpu")
+    sample.add_argument("--device", help="default: a GPU where there is one")
     score.add_argument("--images", type=Path, required=True)
     collect = command("collect", _collect, "one table of the scores of many runs")
     collect.add_argument("folders", type=Path, nargs="+", help="run folders")
