@@ -10,6 +10,7 @@ from training.command import default_device, run_command, set_threads
 
 
 def _sample(arguments) -> None:
+
     from evaluation.sample import sample_run
 
     set_threads(arguments.threads)

@@ -58,7 +58,7 @@ def score_suite(
     rows = [(metric, kept, values_of(metric, kept)) for metric in suite["metrics"]]
     for metric, bounds in suite["accuracy_by_count"].items():
         counted = _within(prompts, bounds)
-        rows.append((metric, counted, values_of("geneval", counted)))
+        rows.append((metric, counted, values_of(suite["accuracy"], counted)))
     if k > 1:
         embedded = get_features(features)(images[kept].flatten(0, 1))
         diversity = group_diversity(embedded.reshape(len(kept), k, -1)).double()

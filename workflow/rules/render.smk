@@ -102,3 +102,22 @@ rule report:
         "results/figures",
         "results/pages",
         mixture_results(),
+
+
+rule base_check:
+    # Who cannot match the untrained base model cannot compare trained ones: to be asked first.
+    input:
+        scores=base_scores(),
+        settings="results/config/scoring.yaml",
+        expected="config/base_check.yaml",
+        published="config/published.yaml",
+    output:
+        markdown="results/base_check.md",
+        csv="results/base_check.csv",
+    log:
+        "logs/base_check.log",
+    conda:
+        "../envs/goodhart.yaml"
+    shell:
+        "python -m evaluation.base_check {input.scores} --settings {input.settings}"
+        " --expected {input.expected} --published {input.published} --out {output.markdown} 2> {log}"
