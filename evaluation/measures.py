@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import BaseModel, Prompts
+from base_models.base import POLICY, BaseModel, Prompts
 from methods.sde import flow_sde_step
 from training.rollout import noise
 
@@ -40,7 +40,8 @@ def kl_from_base(
             inputs = x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty
             common = {"sigma_second": sigmas[1], "noise_level": noise_level}
             common["noise"] = noise(tuple(x[rows].shape), rng, model.device)
-            ours = flow_sde_step(model.velocity(*inputs), x[rows], sigmas[i], sigmas[i + 1], **common)
+            with model.using(POLICY):
+                ours = flow_sde_step(model.velocity(*inputs), x[rows], sigmas[i], sigmas[i + 1], **common)
             with model.using(None):
                 base = flow_sde_step(model.velocity(*inputs), x[rows], sigmas[i], sigmas[i + 1], **common)
             squared = (ours.mean - base.mean) ** 2 / (2 * ours.noise_std**2)
@@ -62,6 +63,7 @@ def diffusion_loss(
         for rows in torch.arange(len(data)).split(batch):
             x = (1 - s) * data[rows] + s * eps[rows]
             sigma = torch.full((len(rows),), s, device=model.device)
-            error = model.predict(x, sigma, prompts[rows]) - (eps[rows] - data[rows])
+            with model.using(POLICY):
+                error = model.predict(x, sigma, prompts[rows]) - (eps[rows] - data[rows])
             total += error.square().flatten(1).mean(1).double().sum().item()
     return total / (LEVELS * len(data))

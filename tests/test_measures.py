@@ -30,8 +30,7 @@ class Shifted:
 
     @contextmanager
     def using(self, name):
-        assert name is None
-        self.shift = 0.0
+        self.shift = self.policy_shift if name else 0.0
         yield
         self.shift = self.policy_shift
 
