@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import prompt_sets
 import rewards
+from rewards.features import feature_names, get_features_class
+from rewards.published.hub import commits
 from scenes.prompts import read as read_prompts
 from training.configuration import ConfigError, TaskConfig, parse, read_yaml
 
@@ -47,6 +49,9 @@ class EvaluationConfig(_Settings):
 def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> EvaluationConfig:
     """Read and check. Raises ``ConfigError`` naming file, key and valid values."""
     config = parse(EvaluationConfig, {**read_yaml(path), **(overrides or {})}, str(path))
+    if config.features not in feature_names():
+        valid = ", ".join(feature_names())
+        raise ConfigError(f"{path}: features names {config.features!r}; valid: {valid}")
     for name, suite in config.suites.items():
         for metric in suite.scored():
             if metric not in rewards.names():
@@ -78,12 +83,15 @@ def sampling_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) ->
 
 def scoring_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict:
     """What decides the scores of given images, and nothing else."""
+    metrics = dict.fromkeys(metric for suite in config.suites.values() for metric in suite.metrics)
+    plugins = [*map(rewards.get_class, metrics), get_features_class(config.features)]
     return {
         "images_per_prompt": config.images_per_prompt,
         "features": config.features,
         "suites": {name: suite.model_dump(mode="json") for name, suite in config.suites.items()},
         "roles": {name: roles(task, config.gold) for name, task in tasks.items()},
         "tasks": {name: task.suites for name, task in tasks.items()},
+        **commits(plugins),
     }
 
 

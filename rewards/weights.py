@@ -14,6 +14,7 @@ from training.files import sha256, write_text
 RESOURCES = Path(__file__).resolve().parents[1] / "resources"
 SUMS = "SHA256SUMS"
 SUFFIXES = (".safetensors", ".json", ".txt")
+HUB = "hub/"  # names with this prefix stand for a repository's commit; see rewards.published.hub
 REBUILD = "snakemake --cores all rebuild_base"
 
 
@@ -62,9 +63,14 @@ def _existing(resources_dir: Path, name: str) -> Path:
 
 
 def verify(resources_dir: Path, relative_paths: Iterable[str]) -> None:
-    """Raise ``WeightsError`` for the first file that is missing, unrecorded or changed."""
+    """Raise ``WeightsError`` for the first file that is missing, unrecorded or changed.
+
+    Names below ``HUB`` are no files and are skipped.
+    """
     recorded = read_checksums(resources_dir)
     for name in relative_paths:
+        if name.startswith(HUB):
+            continue
         path = _existing(resources_dir, name)
         _check(path, name, sha256(path), recorded)
 

@@ -141,3 +141,26 @@ def test_every_number_of_a_method_names_its_origin(path):
             in_table = re.match(r"\s+\w+: [\d.]+$", line) and "tag_weights" in path.read_text()
             trivial = line.strip() in ("iterations: 0",)
             assert re.search(r"# (paper|upstream|ours)", line) or in_table or trivial, line
+
+
+def test_a_run_depends_on_the_commits_of_its_rewards(config_copy, monkeypatch, tmp_path):
+    from rewards.published import hub
+
+    plain = resolve_one(task="ocr")
+    edit(config_copy / "tasks/ocr.yaml", lambda task: task.update(auxiliary=["pickscore", "clipscore"]))
+    resolve.load_task.cache_clear()
+    run = resolve_one(task="ocr")
+    assert not any(name.startswith("hub/") for name in plain.weights)
+    assert run.weights["hub/yuvalkirstain/PickScore_v1"].startswith("a4e4367")
+    monkeypatch.setattr(hub, "PINS", tmp_path / "weights.yaml")
+    hub.PINS.write_text(f"yuvalkirstain/PickScore_v1: '{'c' * 40}'\n")
+    assert resolve_one(task="ocr").hash != run.hash
+
+
+def test_an_unknown_encoder_names_file_and_valid_ones(config_copy):
+    edit(config_copy / "tasks/ocr.yaml", lambda task: task.update(features="dinov9"))
+    resolve.load_task.cache_clear()
+    with pytest.raises(ConfigError, match=r"tasks/ocr.yaml: key 'features'.*dinov9.*dinov3, scene_encoder"):
+        resolve_one(task="ocr")
+    with pytest.raises(ConfigError, match="features names 'dinov9'.*dinov3"):
+        load_evaluation({"features": "dinov9"})

@@ -118,7 +118,9 @@ class RunConfig(_Settings):
     training: TrainingConfig
     start: Start | None = None
     snapshots: list[int] = Field([], description="iterations whose adapter is kept for evaluation")
-    weights: dict[str, str] = Field({}, description="sha256 of the files under resources/ that the run reads")
+    weights: dict[str, str] = Field(
+        {}, description="sha256 of files under resources/ and commits of hub repositories that the run reads"
+    )
     hash: str
 
 

@@ -13,6 +13,8 @@ import methods
 import prompt_sets
 import rewards
 from base_models.base import BaseModelConfig
+from rewards.features import feature_names, get_features_class
+from rewards.published.hub import commits
 from rewards.weights import read_checksums
 from scenes.prompts import read as read_prompts
 from training.configuration import (
@@ -89,6 +91,9 @@ def load_task(name: str) -> TaskConfig:
                 raise ConfigError(
                     f"{where}: key {key!r} names the reward {reward!r}; valid: {', '.join(rewards.names())}"
                 )
+    if task.features not in feature_names():
+        valid = ", ".join(feature_names())
+        raise ConfigError(f"{where}: key 'features' names the encoder {task.features!r}; valid: {valid}")
     path = Path(task.prompts)
     if prompt_sets.is_pending(path):
         return task  # its own job makes it and checks it
@@ -119,15 +124,17 @@ def load_method(name: str) -> MethodFile:
 
 
 def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
-    """Recorded sha256 of the shipped files that a run reads, from ``resources/SHA256SUMS``."""
+    """Recorded sha256 of the shipped files that a run reads, and commits of its rewards' hub repositories."""
     recorded = read_checksums(RESOURCES)
     prefixes = (
         [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
     )
-    for name in {task.proxy, *task.auxiliary, *task.monitor}:
-        prefixes += rewards.get_class(name).weights
-    prefixes.append(f"scorers/{task.features}")
-    return {name: digest for name, digest in sorted(recorded.items()) if name.startswith(tuple(prefixes))}
+    plugins = [rewards.get_class(name) for name in {task.proxy, *task.auxiliary, *task.monitor}]
+    plugins.append(get_features_class(task.features))
+    for plugin in plugins:
+        prefixes += plugin.weights
+    shipped = {name: digest for name, digest in recorded.items() if name.startswith(tuple(prefixes))}
+    return dict(sorted({**shipped, **commits(plugins)}.items()))
 
 
 def _start(base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...]):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from rewards.weights import WeightsError
+from rewards.weights import HUB, WeightsError
 
 PINS = Path(__file__).resolve().parents[2] / "config" / "weights.yaml"
 INDEX = "model.safetensors.index.json"  # names the shards of weights that are split
@@ -56,6 +56,16 @@ def pinned(source: HubFiles) -> str:
             f"https://huggingface.co/{source.repository}/commits/main)"
         )
     return revision
+
+
+def commits(plugins: Iterable[type]) -> dict[str, str]:
+    """``hub/<repository>`` -> commit, for rewards and encoders: run.yaml and scoring settings record it.
+
+    A repository without a pin counts as "to be pinned"; nothing can be read from it.
+    """
+    sources = [source for plugin in plugins for source in plugin.hub]
+    own = pins()
+    return {f"{HUB}{s.repository}": own.get(s.repository, s.revision) or "to be pinned" for s in sources}
 
 
 def folder(source: HubFiles) -> Path:
