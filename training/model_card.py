@@ -16,8 +16,8 @@ _TEXT = """---
 
 # {run}
 
-A LoRA adapter of [{base}]({base}), fine-tuned with reinforcement learning by goodhart: a benchmark of reward
-hacking. It may look better to its reward than it is; see the suite's tables before using it.
+A LoRA adapter of `{base}`, fine-tuned by goodhart, a benchmark of reward hacking. It may look better to its
+reward than it is; see the suite's tables before using it.
 
 | | |
 |---|---|
@@ -33,7 +33,7 @@ hacking. It may look better to its reward than it is; see the suite's tables bef
 import torch
 from diffusers import DiffusionPipeline
 
-pipe = DiffusionPipeline.from_pretrained({arguments})
+pipe = DiffusionPipeline.from_pretrained({arguments}){device}
 pipe.load_lora_weights({folder!r}, weight_name={file!r})
 image = pipe(
     {prompt!r},
@@ -81,6 +81,7 @@ def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
         ema_decay=config.training.ema_decay,
         hash=config.hash,
         arguments=", ".join(arguments),
+        device='.to("cuda")' if base.needs_gpu else "",
         folder=str(folder),
         file=ADAPTER_FILE,
         prompt=read_prompts(Path(config.task_settings.prompts))[0]["prompt"],
