@@ -1,7 +1,6 @@
 """What a person sees after `make ui`: the printed page lists the runs by name with their metric columns."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,18 +10,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from browser import needs_browser, open_browser
 from test_tracking import SCORES, make_run
 
 from evaluation import tracking
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
+pytestmark = needs_browser
 RUNS = [f"sd3__counting__{method}__s{seed}" for method in ("grpo", "kl", "gardo") for seed in range(2)]
-# Headless, no first-run pages, and no connection of the browser's own.
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run
---disable-background-networking --disable-component-update --disable-sync --window-size=1700,850""".split()
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +64,7 @@ def wait_until_up(health: str, server: subprocess.Popen, log: Path, seconds: flo
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, Service(DRIVER))
+    driver = open_browser(tmp_path_factory.mktemp("chromium"))
     yield driver
     driver.quit()
 

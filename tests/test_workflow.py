@@ -1,5 +1,6 @@
 """The real DAG on the smoke config, through the real command line, in a copy of the repository."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,8 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from browser import check_report, needs_browser
 from repository_copy import copy_repository
 
+from evaluation.measures import KL
+
+FIGURES = """learning_curves learning_curves_images kl_and_gate over_optimisation proxy_versus_gold pareto
+diversity counting evaluation_tiny-sd3_ocr evaluation_images_tiny-sd3_ocr samples_tiny-sd3_ocr
+samples_over_training_tiny-sd3_ocr uncertain_tiny-sd3_ocr""".split()
 SMOKE = ["--configfile", "config/smoke.yaml", "--"]
 
 
@@ -26,13 +33,14 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.C
 
 
 def planned(folder: Path) -> set[str]:
-    """``rule run`` of every job a dry run would start."""
-    done = snakemake(folder, "--dry-run", *SMOKE, "results/tables")
+    """``rule run`` of every job that a dry run of the report would start."""
+    done = snakemake(folder, "--dry-run", *SMOKE, "report")
     jobs, rule = set(), None
     for line in (done.stdout + done.stderr).splitlines():
         if line.startswith(("rule ", "localrule ")):
             rule = line.split()[1].rstrip(":")
-            jobs.add(rule)
+            if rule != "report":  # which only collects
+                jobs.add(rule)
         elif line.strip().startswith("wildcards:") and rule:
             jobs.add(f"{rule} {line.split('run=')[-1].strip()}")
     return jobs
@@ -46,7 +54,7 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(copy):
     """The smoke grid, run once."""
-    snakemake(copy, *SMOKE, "results/tables", "results/figures", "base_check")
+    snakemake(copy, *SMOKE, "report", "base_check")
     return copy
 
 
@@ -134,8 +142,15 @@ def test_smoke_run_writes_tables_figures_and_scores(finished):
             assert (finished / f"results/tables/{table}.{suffix}").stat().st_size > 100
     checked = pd.read_csv(finished / "results/base_check.csv")
     assert {"geneval", "geneval_partial", "ocr"} <= set(checked[checked["expected"].notna()].metric)
-    drawn = [p for p in (finished / "results/figures").iterdir() if not p.name.startswith(".")]
-    assert {p.suffix for p in drawn} == {".png", ".pdf"}
+    drawn = {p.name for p in (finished / "results/figures").iterdir()}
+    assert {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")} <= drawn
+    absent = (finished / "results/figures/not_drawn.txt").read_text()
+    assert "multi_reward: no run of grpo_multi_reward" in absent
+    claims = json.loads((finished / "results/claims.json").read_text())
+    assert {c["id"] for c in claims} >= {*(f"G{i}" for i in range(1, 11)), *(f"D{i}" for i in range(1, 7))}
+    measured = scores[scores.suite == "model"]
+    untrained = measured[(measured.method == "base") & (measured.metric == KL)]
+    assert set(measured.run) == wanted and (untrained.value == 0).all()
 
 
 @pytest.mark.slow
@@ -149,12 +164,24 @@ def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
     ):
         (finished / path).write_text((finished / path).read_text() + "\n# a remark\n")
     assert planned(finished) == set()
-    (finished / "evaluation/tables.py").write_text(
-        (finished / "evaluation/tables.py").read_text() + "\n# style\n"
-    )
-    layout = finished / "config/tables.yaml"
-    layout.write_text(layout.read_text() + "\n# another style\n")
-    assert planned(finished) <= {"tables"}
+    for style, drawn in (
+        ("evaluation/tables.py", {"tables"}),
+        ("config/tables.yaml", {"tables", "pages"}),
+        ("evaluation/figures/style.py", {"tables", "pages", "figures"}),
+        ("config/claims.yaml", {"tables", "pages", "figures", "claims"}),
+    ):
+        (finished / style).write_text((finished / style).read_text() + "\n# another style\n")
+        assert planned(finished) == drawn
+    snakemake(finished, *SMOKE, "report")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_report_is_one_file_that_opens_offline(finished, tmp_path):
+    path = finished / "results/report.html"
+    snakemake(finished, "--report", str(path), *SMOKE, "report")
+    wanted = {"Claims": "results/claims.html", "Figures": "over_optimisation", "Tables": "cost_runs"}
+    check_report(path, tmp_path, {**wanted, "How it was made": "provenance"})
 
 
 @pytest.mark.slow
