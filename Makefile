@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
+CONFIG ?= config/config.yaml
 PORT ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables figures report ui test lint dag
+.PHONY: help setup tables plan base-check figures report ui test lint dag
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), PORT=$(PORT) of the ui, ARGS=for pytest"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of the plan, PORT=$(PORT) of the ui, ARGS=for pytest"
 
 setup: $(STAMP) ## install the pinned environment into .venv
 
@@ -27,6 +28,13 @@ $(STAMP): requirements.lock
 
 tables: setup ## run the whole benchmark and write results/tables
 	$(BIN)/snakemake --cores $(CORES) results/tables
+
+plan: setup ## print jobs, GPU-hours, disk, downloads and licences of CONFIG; starts nothing
+	$(BIN)/python -m workflow.estimate --configfile $(CONFIG)
+
+base-check: setup ## score the untrained base model of CONFIG beside its published or recorded scores
+	$(BIN)/snakemake --cores $(CORES) base_check --configfile $(CONFIG)
+	@cat results/base_check.md
 
 figures: setup ## draw results/figures
 	$(BIN)/snakemake --cores $(CORES) results/figures

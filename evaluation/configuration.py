@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import prompt_sets
 import rewards
 from scenes.prompts import read as read_prompts
 from training.configuration import ConfigError, TaskConfig, parse, read_yaml
@@ -23,7 +24,12 @@ class SuiteConfig(_Settings):
     prompts: str
     metrics: list[str] = Field(min_length=1)
     counts: tuple[int, int] | None = None
+    accuracy: str = Field("geneval", description="metric of accuracy_by_count")
     accuracy_by_count: dict[str, tuple[int, int]] = {}
+
+    def scored(self) -> list[str]:
+        """The rewards that score it."""
+        return list(dict.fromkeys([*self.metrics, *[self.accuracy] * bool(self.accuracy_by_count)]))
 
 
 class EvaluationConfig(_Settings):
@@ -38,10 +44,12 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
     """Read and check. Raises ``ConfigError`` naming file, key and valid values."""
     config = parse(EvaluationConfig, {**read_yaml(path), **(overrides or {})}, str(path))
     for name, suite in config.suites.items():
-        for metric in suite.metrics:
+        for metric in suite.scored():
             if metric not in rewards.names():
                 valid = ", ".join(rewards.names())
                 raise ConfigError(f"{path}: suites.{name}.metrics names {metric!r}; valid: {valid}")
+        if prompt_sets.is_pending(suite.prompts):
+            continue  # its own job makes it and checks it
         if not Path(suite.prompts).exists():
             raise ConfigError(f"{path}: suites.{name}.prompts: {suite.prompts} does not exist")
         for metric in suite.metrics:

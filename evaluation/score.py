@@ -56,7 +56,7 @@ def score_suite(
     kept = _within(prompts, suite["counts"])
     rows = [(metric, *mean_of(metric, kept)) for metric in suite["metrics"]]
     for metric, bounds in suite["accuracy_by_count"].items():
-        rows.append((metric, *mean_of("geneval", _within(prompts, bounds))))
+        rows.append((metric, *mean_of(suite["accuracy"], _within(prompts, bounds))))
     if k > 1:
         embedded = get_features(features)(images[kept].flatten(0, 1))
         diversity = group_diversity(embedded.reshape(len(kept), k, -1)).mean().item()

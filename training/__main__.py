@@ -21,15 +21,21 @@ def _run(arguments) -> None:
 def _data(arguments) -> None:
     from base_models import open_base_model
     from training import data
+    from training.image_folder import ImageFolder
     from training.prompts import PromptSet
     from training.resolve import load_base_model, load_task
 
-    model = open_base_model(load_base_model(arguments.base), arguments.device)
+    model = open_base_model(load_base_model(arguments.base, arguments.task), arguments.device)
     task = load_task(arguments.task)
     prompts = PromptSet(Path(task.prompts), task.tag_weights, model)
     model.release_text_encoders()
-    make = {"synthetic": data.synthetic_latents, "real": data.real_latents}[arguments.kind]
-    latents = make(model, prompts, arguments.per_prompt, batch=64)
+    if arguments.kind == "synthetic":
+        latents = data.synthetic_latents(model, prompts, arguments.per_prompt, arguments.batch)
+    elif task.real_data == "scenes":
+        latents = data.real_latents(model, prompts, arguments.per_prompt, arguments.batch)
+    else:
+        folder = ImageFolder(Path(task.real_data))
+        latents = folder.latents(model, prompts.prompts, arguments.per_prompt, arguments.batch)
     data.save(arguments.out, latents, prompts, arguments.per_prompt)
 
 
@@ -52,6 +58,7 @@ def main() -> int:
     data.add_argument("--task", required=True)
     data.add_argument("--kind", choices=("synthetic", "real"), required=True)
     data.add_argument("--per-prompt", type=int, default=2)
+    data.add_argument("--batch", type=int, default=64, help="images per forward pass")
     data.add_argument("--out", type=Path, required=True)
     data.set_defaults(call=_data)
     for command in (run, data):

@@ -60,13 +60,27 @@ class TaskTraining(_Settings):
     tag_weights: dict[str, float] = Field({}, description="share of each tag; empty: as in the file")
 
 
+class StepCost(_Settings):
+    """What one gradient step takes, its share of sampling and scoring included; only the plan reads it."""
+
+    seconds: float | None = Field(None, gt=0, description="null: nobody has measured it")
+    gpus: int = Field(ge=0, description="GPUs of one run; 0 runs on a processor")
+    hardware: str = Field(description="that the seconds were measured on")
+    source: str = Field(description="where the seconds come from")
+
+
 class TaskConfig(TaskTraining):
-    """One file in ``config/tasks/``: the training part, and what evaluation and tables need."""
+    """One file in ``config/tasks/``: the training part, and what evaluation, data, tables and plan need."""
 
     label: str
     proxy_metric: str = Field(description="metric that stands for the proxy in tables")
     suites: list[str] = Field(min_length=1, description="evaluation suites; the first is the task's own")
     training: dict[str, Any] = {}
+    base_model: dict[str, Any] = Field({}, description="settings of the base model that the task changes")
+    real_data: str | None = Field(
+        None, description="real images of DDRL: a folder with metadata.jsonl, or 'scenes' to draw the prompts"
+    )
+    step_cost: StepCost | None = None
 
 
 class MethodFile(_Settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import base_models
 import methods
+import prompt_sets
 import rewards
 from base_models.base import BaseModelConfig
 from rewards.weights import read_checksums
@@ -60,8 +61,12 @@ def _file(folder: str, name: str) -> tuple[dict, str]:
 
 
 @functools.cache
-def load_base_model(name: str) -> BaseModelConfig:
+def load_base_model(name: str, task: str | None = None) -> BaseModelConfig:
+    """The base model, with the settings that ``task`` changes. Raises ``ConfigError``."""
     value, where = _file("base_models", name)
+    changes = load_task(task).base_model if task is not None else {}
+    if changes:
+        value, where = value | changes, f"{where} with base_model of {CONFIG}/tasks/{task}.yaml"
     config = parse(BaseModelConfig, value, where)
     if config.adapter not in base_models.names():
         raise ConfigError(
@@ -85,6 +90,8 @@ def load_task(name: str) -> TaskConfig:
                     f"{where}: key {key!r} names the reward {reward!r}; valid: {', '.join(rewards.names())}"
                 )
     path = Path(task.prompts)
+    if prompt_sets.is_pending(path):
+        return task  # its own job makes it and checks it
     if not path.exists():
         raise ConfigError(f"{where}: key 'prompts': {path} does not exist")
     try:
@@ -139,10 +146,12 @@ def resolve_run(
     """One run with all defaults filled in. Raises ``ConfigError``.
 
     Training settings are layered: the task's, then the method's, then the ``training`` section of the
-    main config (which presets such as ``config/smoke.yaml`` use to shorten every run). ``followed``: the
-    methods whose ``start_from`` led here.
+    main config (which presets such as ``config/smoke.yaml`` use to shorten every run). Its ``parameters``
+    section goes over the parameters of every method that has them. ``followed``: the methods whose
+    ``start_from`` led here.
     """
-    base_config, task_config, method_file = load_base_model(base), load_task(task), load_method(method)
+    task_config, method_file = load_task(task), load_method(method)
+    base_config = load_base_model(base, task)
     layers = {**task_config.training, **method_file.training, **config.get("training", {})}
     if method_file.training.get("iterations") == 0:
         layers["iterations"] = 0  # the untrained base model stays untrained in every preset
@@ -165,11 +174,15 @@ def resolve_run(
             f"config/base_models/{base}.yaml) only the first step after a rollout has old log-probabilities"
         )
     algorithm = methods.get(method_file.algorithm)
-    parameters = algorithm.Config(**method_file.parameters)
+    over = {k: v for k, v in config.get("parameters", {}).items() if k in algorithm.Config.model_fields}
+    where_parameters = f"parameters of {method} (config/methods/{method}.yaml and the main config)"
+    parameters = parse(algorithm.Config, {**method_file.parameters, **over}, where_parameters)
     if algorithm(parameters, latent_dimensions=1).needs.data != (training.data != "none"):
         raise ConfigError(
             f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use"
         )
+    if training.data == "real" and task_config.real_data is None:
+        raise ConfigError(f"{where}: key 'data' is 'real', but config/tasks/{task}.yaml has no 'real_data'")
     start = _start(base, task, method, seed, config, followed)
     shares = config.get("snapshot_shares", [])
     snapshots = sorted({round(training.iterations * share) for share in shares} - {0, training.iterations})
@@ -195,6 +208,10 @@ def resolve_run(
 def resolve_grid(config: dict) -> dict[str, RunConfig]:
     """Every run of the grid by its id. Raises ``ConfigError`` for the first thing that is wrong."""
     runs = {}
+    known = {key for name in methods.names() for key in methods.get(name).Config.model_fields}
+    for key in config.get("parameters", {}):
+        if key not in known:
+            raise ConfigError(f"key 'parameters.{key}': no method has it; valid: {', '.join(sorted(known))}")
     for row in grid_rows(config):
         for method in row.methods:
             for seed in row.seeds:

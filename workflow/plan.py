@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-import base_models
+import prompt_sets
 from base_models.base import ADAPTER_FILE
 from evaluation.configuration import EvaluationConfig, load_evaluation, sampling_settings, scoring_settings
 from rewards.weights import verify
-from training.configuration import ConfigError, RunConfig
+from training.configuration import ConfigError, RunConfig, TaskConfig
 from training.files import sha256, to_yaml, write_if_changed
+from training.image_folder import METADATA
 from training.resolve import (
     RESOURCES,
     grid_rows,
@@ -25,7 +23,6 @@ from training.resolve import (
 )
 
 RESULTS = Path("results")
-CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class Plan:
     runs: dict[str, RunConfig]
     starting: dict[str, RunConfig]
     data_per_prompt: int
+    evaluation: EvaluationConfig
+    tasks: dict[str, TaskConfig]
 
     @property
     def trained(self) -> dict[str, RunConfig]:
@@ -53,27 +52,43 @@ class Plan:
             return []
         return [f"{RESULTS}/data/{config.base}__{config.task}__{kind}{self.data_per_prompt}.safetensors"]
 
-    def check_base_models(self, *, jobs_run_here: bool) -> None:
-        """Raise ``ConfigError`` with all that keeps the grid's base models from being opened.
+    def run_on(self, base: str, task: str) -> RunConfig:
+        """Any run on a base model and task."""
+        return next(r for r in self.trained.values() if (r.base, r.task) == (base, task))
 
-        Args:
-            jobs_run_here: look for a GPU on this machine; False where jobs go to a cluster.
-        """
-        gpu = not jobs_run_here or torch.cuda.is_available()
-        bases = {run.base: run.base_model for run in self.trained.values()}
-        lines = [
-            f"config/base_models/{name}.yaml: {line}"
-            for name, base in bases.items()
-            for line in base_models.get_class(base.adapter).missing(base, gpu=gpu)
-        ]
-        if lines:
-            raise ConfigError("\n".join(lines))
+    def data_identity(self, base: str, task: str, kind: str) -> str:
+        """Changes when the prompts, the base model's weights or the folder of real images change."""
+        config, folder = self.run_on(base, task), self.tasks[task].real_data
+        parts = [v for k, v in config.weights.items() if k.startswith(Path(config.base_model.path).name)]
+        if kind == "real" and folder != "scenes":
+            metadata = Path(folder) / METADATA
+            parts.append(sha256(metadata) if metadata.exists() else "missing")
+        return ",".join([prompt_sets.identity(config.task_settings.prompts), *parts])
 
-    def data_identity(self, base: str, task: str) -> str:
-        """Changes when the prompts or the base model's weights change."""
-        config = next(r for r in self.trained.values() if (r.base, r.task) == (base, task))
-        weights = [v for k, v in config.weights.items() if k.startswith(Path(config.base_model.path).name)]
-        return ",".join([sha256(Path(config.task_settings.prompts)), *weights])
+    def data_batch(self, base: str, task: str) -> int:
+        """Images per forward pass when data are made."""
+        return min(64, self.run_on(base, task).training.micro_batch)
+
+    def made_prompts(self, run: str) -> list[str]:
+        """The training prompts of a run, where a job makes them; the untrained base model needs none."""
+        config = self.trained[run]
+        return self._made([config.task_settings.prompts] if config.training.iterations else [])
+
+    def made_prompts_of_task(self, task: str) -> list[str]:
+        return self._made([self.tasks[task].prompts])
+
+    def base_runs(self) -> list[str]:
+        """Runs of untrained base models."""
+        return [name for name, run in self.runs.items() if run.training.iterations == 0]
+
+    def made_test_prompts(self, run: str) -> list[str]:
+        """The test prompts of a run, where a job makes them."""
+        suites = self.tasks[self.runs[run].task].suites
+        return self._made([self.evaluation.suites[name].prompts for name in suites])
+
+    @staticmethod
+    def _made(paths: list[str]) -> list[str]:
+        return [path for path in dict.fromkeys(paths) if prompt_sets.set_of(path) is not None]
 
 
 def make_plan(config: dict) -> Plan:
@@ -90,12 +105,11 @@ def make_plan(config: dict) -> Plan:
                     f"valid: {', '.join(evaluation.suites)}"
                 )
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
-    check_disk(runs, evaluation, {name: task.suites for name, task in tasks.items()})
     write_runs({**starting, **runs}, RESULTS)
     write_settings("sampling", sampling_settings(evaluation, tasks))
     write_settings("scoring", scoring_settings(evaluation, tasks))
     write_settings("rendering", rendering_settings(config, evaluation))
-    return Plan(runs, starting, config.get("data_per_prompt", 2))
+    return Plan(runs, starting, config.get("data_per_prompt", 2), evaluation, tasks)
 
 
 def write_settings(name: str, settings: dict) -> None:
@@ -118,35 +132,3 @@ def rendering_settings(config: dict, evaluation: EvaluationConfig) -> dict:
         },
         "tables": config["tables"],
     }
-
-
-def needed_bytes(
-    runs: dict[str, RunConfig], evaluation: EvaluationConfig, suites: dict[str, list[str]]
-) -> int:
-    """Upper estimate of what the grid writes: evaluation images, adapters with checkpoints, logs."""
-    total = 0
-    for run in runs.values():
-        lines = [len(Path(evaluation.suites[s].prompts).read_text().splitlines()) for s in suites[run.task]]
-        images = (sum(lines) + len(run.snapshots) * lines[0]) * evaluation.images_per_prompt
-        pixels = run.base_model.image_size**2 * CHANNELS
-        adapters = (
-            (4 + len(run.snapshots))
-            * 4
-            * 4096
-            * run.base_model.lora.rank
-            * len(run.base_model.lora.target_modules)
-        )
-        total += images * pixels + adapters
-    return total
-
-
-def check_disk(
-    runs: dict[str, RunConfig], evaluation: EvaluationConfig, suites: dict[str, list[str]]
-) -> None:
-    """Raise ``ConfigError`` where the results would not fit on the disk."""
-    RESULTS.mkdir(exist_ok=True)
-    needed, free = needed_bytes(runs, evaluation, suites), shutil.disk_usage(RESULTS).free
-    if needed > free:
-        raise ConfigError(
-            f"{RESULTS}/ needs about {needed / 1e9:.1f} GB for {len(runs)} runs, {free / 1e9:.1f} GB are free"
-        )

@@ -10,7 +10,9 @@ from didactic.configuration import load as load_mixture  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from training.configuration import read_yaml  # noqa: E402
+from prompt_sets import identity  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
+from workflow.readiness import Jobs, check_ready  # noqa: E402
 
 try:
     PLAN = make_plan(config)
@@ -20,8 +22,9 @@ except ValueError as error:
 
 onstart:
     # Not when the workflow is read: a dry run plans without weights and GPU.
+    needed = Jobs.of((job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs())
     try:
-        PLAN.check_base_models(jobs_run_here=not workflow.non_local_exec)
+        check_ready(PLAN, needed, jobs_run_here=not workflow.non_local_exec)
     except ValueError as error:
         raise WorkflowError(str(error)) from None
 
@@ -62,8 +65,26 @@ def scoring_environments(wildcards):
     return [ancient(path) for path in folders(metrics)]
 
 
+def prompts_of_run(wildcards):
+    """The run's training prompts, where a job makes them."""
+    return PLAN.made_prompts(wildcards.run)
+
+
+def prompts_of_task(wildcards):
+    return PLAN.made_prompts_of_task(wildcards.task)
+
+
+def prompts_of_suites(wildcards):
+    """The run's test prompts, where a job makes them."""
+    return PLAN.made_test_prompts(wildcards.run)
+
+
 def run_scores():
     return expand("results/runs/{run}/scores.parquet", run=PLAN.runs)
+
+
+def base_scores():
+    return expand("results/runs/{run}/scores.parquet", run=PLAN.base_runs())
 
 
 def mlflow_ids():

@@ -2,6 +2,7 @@ rule sample:
     input:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
         settings="results/config/sampling.yaml",
+        prompts=prompts_of_suites,
     output:
         directory("results/runs/{run}/images"),
     log:
@@ -22,6 +23,7 @@ rule score:
         provenance="results/runs/{run}/provenance.json",
         settings="results/config/scoring.yaml",
         environments=scoring_environments,
+        prompts=prompts_of_suites,
     output:
         "results/runs/{run}/scores.parquet",
     log:

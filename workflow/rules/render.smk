@@ -43,3 +43,21 @@ rule claims:
     shell:
         "python -m evaluation claims --scores {input.scores} --settings {input.settings}"
         " --claims {input.claims} --out {output.markdown} 2> {log}"
+
+
+rule base_check:
+    # Who cannot match the untrained base model cannot compare trained ones: to be asked first.
+    input:
+        scores=base_scores(),
+        settings="results/config/scoring.yaml",
+        expected="config/base_check.yaml",
+        published="config/published.yaml",
+    output:
+        multiext("results/base_check", ".md", ".csv"),
+    log:
+        "logs/base_check.log",
+    conda:
+        "../envs/goodhart.yaml"
+    shell:
+        "python -m evaluation.base_check {input.scores} --settings {input.settings}"
+        " --expected {input.expected} --published {input.published} --out {output[0]} 2> {log}"

@@ -5,6 +5,7 @@ rule train:
         data=data_of,
         start=start_of,
         environments=training_environments,
+        prompts=prompts_of_run,
     output:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
         history="results/runs/{run}/history.parquet",
@@ -28,7 +29,9 @@ rule train:
 
 
 rule data:
-    # Latents for DDRL: samples of the frozen base model, or encoded scenes.
+    # Latents for DDRL: samples of the frozen base model, encoded scenes, or a folder of real images.
+    input:
+        prompts_of_task,
     output:
         "results/data/{base}__{task}__{kind}{per_prompt}.safetensors",
     log:
@@ -39,7 +42,22 @@ rule data:
     resources:
         mem_mb=1500,
     params:
-        identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task),
+        identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task, wildcards.kind),
+        batch=lambda wildcards: PLAN.data_batch(wildcards.base, wildcards.task),
     shell:
         "python -m training data --base {wildcards.base} --task {wildcards.task} --kind {wildcards.kind}"
-        " --per-prompt {wildcards.per_prompt} --out {output} --threads {threads} 2> {log}"
+        " --per-prompt {wildcards.per_prompt} --batch {params.batch} --out {output} --threads {threads} 2> {log}"
+
+
+rule prompts:
+    # A set of config/prompt_sets.yaml, downloaded and checked, or a generated one.
+    output:
+        "results/prompts/{set}.jsonl",
+    log:
+        "logs/prompts/{set}.log",
+    conda:
+        "../envs/goodhart.yaml"
+    params:
+        identity=lambda wildcards, output: identity(output[0]),
+    shell:
+        "python -m prompt_sets make {wildcards.set} --out {output} 2> >(tee {log} >&2)"
