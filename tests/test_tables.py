@@ -324,7 +324,8 @@ def test_the_real_configuration_draws_every_table(tmp_path):
     for table in tables:
         check_tex((tmp_path / f"{table}.tex").read_text(encoding="utf-8"))
     main = (tmp_path / "main.md").read_text(encoding="utf-8")
-    assert "*GARDO β=0.04* | *2000*" in main and "*GARDO β=0.04* | *600*" in main and "1400" not in main
+    assert "*GARDO β=0.04* | *2000*" in main and "*GARDO β=0.04* | *600*" in main
+    assert "1400" not in main.split("OCR, 1400 gradient steps")[0]  # a row that is not shown
     assert "preference ViT = PickScore" in main and "SD3.5-Medium at 512 px" in main
 
 
