@@ -63,7 +63,7 @@ def training_table(plan: Plan, jobs: Jobs) -> pd.DataFrame:
     """One row per base model and task: gradient steps, and device hours where a step's time is known."""
     rows = []
     for name in sorted(jobs.train):
-        run = plan.runs[name]
+        run = plan.trained[name]
         cost, steps = plan.tasks[run.task].step_cost, run.training.iterations * run.training.gradient_steps
         if not steps:
             continue
