@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from prompt_sets.configuration import load
@@ -20,8 +19,7 @@ def _sums(arguments) -> None:
     """Download every set with an unrecorded file and print the sums, to be checked and written down."""
     for name, entry in load().items():
         if any(file.sha256 is None for file in entry.files):
-            with tempfile.TemporaryDirectory() as folder:
-                prompts, unrecorded = fetch(name, entry, Path(folder))
+            prompts, unrecorded = fetch(name, entry)
             print(f"{name}: {len(prompts)} prompts")
             for url, digest in unrecorded.items():
                 print(f"  sha256: {digest}  # of {url}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from prompt_sets.configuration import FILE, PromptSetConfig, load, names
 from prompt_sets.counting import GENERATED
 from prompt_sets.parsers import PARSERS
-from training.files import replacing, write_text
+from training.files import write_text
 
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
@@ -49,11 +50,12 @@ def _parsed(path: Path, entry: PromptSetConfig, url: str, name: str) -> list[dic
         raise PromptSetError(f"prompt set {name!r}: {url}: {error}") from None
 
 
-def fetch(name: str, entry: PromptSetConfig, folder: Path) -> tuple[list[dict], dict[str, str]]:
+def fetch(name: str, entry: PromptSetConfig) -> tuple[list[dict], dict[str, str]]:
     """Prompts of a set, and the sha256 by address of the files for which none is recorded."""
     prompts, unrecorded = [], {}
     for file, url in zip(entry.files, entry.urls(), strict=True):
-        with replacing(folder / f"{name}.download") as path:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
             digest = download(url, path, name)
             if file.sha256 is None:
                 unrecorded[url] = digest
@@ -63,7 +65,6 @@ def fetch(name: str, entry: PromptSetConfig, folder: Path) -> tuple[list[dict], 
                     f"{file.sha256}, what came has {digest}"
                 )
             prompts += _parsed(path, entry, url, name)
-        (folder / f"{name}.download").unlink()
     if entry.unique:
         prompts = list({json.dumps(p, sort_keys=True): p for p in prompts}.values())
     if entry.prompts is not None and len(prompts) != entry.prompts:
@@ -81,8 +82,7 @@ def make(name: str, out: Path) -> None:
     if name in GENERATED:
         prompts = GENERATED[name]()
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        prompts, unrecorded = fetch(name, load()[name], out.parent)
+        prompts, unrecorded = fetch(name, load()[name])
         if unrecorded:
             found = "\n".join(f"  sha256: {digest}  # of {url}" for url, digest in unrecorded.items())
             raise PromptSetError(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PARTS = (
-    "base_models config didactic evaluation methods profiles resources rewards scenes training workflow "
-    "Snakefile"
+    "base_models config didactic evaluation methods profiles prompt_sets resources rewards scenes training "
+    "workflow Snakefile"
 ).split()
 
 

@@ -142,7 +142,7 @@ def test_an_unreachable_server_is_named(sets, tmp_path, monkeypatch):
     entry = configuration.load(tmp_path / "prompt_sets.yaml")["mine"]
     closed = entry.files[0].model_copy(update={"url": "http://127.0.0.1:9/{revision}"})
     with pytest.raises(PromptSetError, match=r"'mine': http://127.0.0.1:9/abc: cannot be read"):
-        fetch("mine", entry.model_copy(update={"files": [closed]}), tmp_path)
+        fetch("mine", entry.model_copy(update={"files": [closed]}))
     assert left(out) == []
 
 

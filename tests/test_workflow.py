@@ -46,7 +46,7 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(copy):
     """The smoke grid, run once."""
-    snakemake(copy, *SMOKE, "results/tables", "results/figures")
+    snakemake(copy, *SMOKE, "results/tables", "results/figures", "base_check")
     return copy
 
 
@@ -102,6 +102,21 @@ def test_an_isolated_metric_builds_its_environment_before_scoring_and_trains_not
 
 
 @pytest.mark.slow
+def test_the_papers_grid_is_planned_without_weights_and_stops_before_the_first_job(copy):
+    paper = ["--configfile", "config/paper.yaml", "--"]
+    done = snakemake(copy, "--dry-run", "--quiet", "rules", *paper, "results/tables", "results/base_check.md")
+    jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    assert jobs["train"] == jobs["sample"] == jobs["score"] == "90"
+    assert jobs["prompts"] == "9" and jobs["data"] == jobs["base_check"] == "1"
+    done = snakemake(copy, *paper, "results/tables", check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "not everything is at hand; no job was started" in output
+    assert "stable-diffusion-3.5-medium" in output and "rule train" not in output
+    snakemake(copy, *paper, "results/prompts/counting_test.jsonl")  # which needs none of it
+    assert len((copy / "results/prompts/counting_test.jsonl").read_text().splitlines()) == 150
+
+
+@pytest.mark.slow
 def test_smoke_run_writes_tables_figures_and_scores(finished):
     config = yaml.safe_load((finished / "config/smoke.yaml").read_text())
     scores = pd.read_parquet(finished / "results/scores.parquet")
@@ -117,6 +132,8 @@ def test_smoke_run_writes_tables_figures_and_scores(finished):
     for table in config["tables"]:
         for suffix in ("csv", "md", "tex"):
             assert (finished / f"results/tables/{table}.{suffix}").stat().st_size > 100
+    checked = pd.read_csv(finished / "results/base_check.csv")
+    assert {"geneval", "geneval_partial", "ocr"} <= set(checked[checked["expected"].notna()].metric)
     drawn = [p for p in (finished / "results/figures").iterdir() if not p.name.startswith(".")]
     assert {p.suffix for p in drawn} == {".png", ".pdf"}
 

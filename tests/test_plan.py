@@ -1,0 +1,150 @@
+"""The papers' grid without prompts, weights and GPU: it resolves, says what it costs and what is missing."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import constants
+from snakemake.utils import update_config
+
+from training import resolve
+from training.configuration import ConfigError
+from workflow.estimate import hours_lines, report, training_table
+from workflow.plan import make_plan
+from workflow.readiness import Jobs, check_ready, needed_bytes
+
+ROOT = Path(__file__).parents[1]
+
+
+def preset(*names: str) -> dict:
+    """The main configuration under presets, as Snakemake layers them."""
+    config = {}
+    for name in ("config", *names):
+        update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
+    return config
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """A folder with configuration and resources and nothing else; no weights of a hub, no GPU."""
+    for part in ("config", "resources"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**15, 0, 10**15))
+    return tmp_path
+
+
+def all_jobs(plan) -> Jobs:
+    runs = set(plan.runs)
+    sets = {Path(p).stem for run in runs for p in plan.made_prompts(run) + plan.made_test_prompts(run)}
+    return Jobs(train=runs, sample=runs, score=runs, prompts=sets)
+
+
+def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
+    plan = make_plan(preset("paper"))
+    assert not (bare / "results/prompts").exists()
+    for run in plan.runs.values():
+        assert run.parameters.get("clip_range", 1e-4) == 1e-4, run.run  # not the tiny model's
+        assert run.parameters.get("reset_after", 100) == 100, run.run
+        steps = run.training.iterations * run.training.gradient_steps
+        stated = {"paper_ocr": 600, "paper_ocr_long": 1400, "paper_geneval": 2000, "paper_counting": 2000}
+        assert run.method == "base" or steps == stated.get(run.task, steps), run.run
+        assert plan.made_test_prompts(run.run) and bool(plan.made_prompts(run.run)) == (run.method != "base")
+    guided = {run.task: run.base_model.guidance_scale for run in plan.runs.values()}
+    assert guided["paper_geneval_nft"] == 1.0 < guided["paper_geneval"]
+
+
+def test_every_published_row_of_gardo_has_a_run(bare):
+    plan = make_plan(preset("paper"))
+    planned = {(run.task, run.method) for run in plan.runs.values()}
+    published = yaml.safe_load((ROOT / "config/published.yaml").read_text())
+    for table in ("gardo_table_1", "gardo_table_2", "gardo_table_3", "ddrl_ocr"):
+        for task, rows in published[table]["rows"].items():
+            if task.startswith("paper_") and not task.endswith("one_gpu"):
+                assert {(task, row["method"]) for row in rows} <= planned
+
+
+def test_everything_that_is_missing_is_said_at_once(bare):
+    plan = make_plan(preset("paper"))
+    with pytest.raises(ConfigError) as error:
+        check_ready(plan, all_jobs(plan), jobs_run_here=True)
+    message = str(error.value)
+    for base in ("stabilityai/stable-diffusion-3.5-medium", "black-forest-labs/FLUX.1-dev"):
+        assert "accept its licence" in message and f"https://huggingface.co/{base}" in message
+    assert "SD3.5-Medium needs a GPU" in message
+    assert "python -m rewards fetch" in message and "dinov3" in message and "hps_v3" in message
+    assert "no sha256 for drawbench, geneval_test" in message and "hps_test" not in message
+    with pytest.raises(ConfigError) as error:
+        check_ready(plan, all_jobs(plan), jobs_run_here=False)
+    assert "needs a GPU" not in str(error.value)  # a cluster has its own
+
+
+def test_jobs_ask_for_what_they_need_and_no_more(bare, monkeypatch):
+    plan = make_plan(preset("paper"))
+    check_ready(plan, Jobs(), jobs_run_here=True)
+    check_ready(plan, Jobs(prompts={"counting_train", "hps_test"}), jobs_run_here=True)
+    small = make_plan(preset("smoke"))
+    check_ready(small, all_jobs(small), jobs_run_here=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    with pytest.raises(ConfigError, match=r"results/ needs about 0\.\d GB more, 0\.0 GB are free"):
+        check_ready(small, all_jobs(small), jobs_run_here=True)
+    assert needed_bytes(small, Jobs()) == 0
+
+
+def test_hours_are_steps_times_seconds_and_unknown_where_nobody_measured(bare):
+    plan = make_plan(preset("paper"))
+    table = training_table(plan, all_jobs(plan)).set_index("task")
+    row = table.loc["paper_ocr"]  # five trained methods, three seeds
+    assert (row["runs"], row["steps"], row["device"]) == (15, 15 * 600, "GPU")
+    assert row["hours"] == pytest.approx(15 * 600 * 49 * 8 / 3600)
+    unknown = table.loc["paper_hps"]
+    assert unknown["source"] == "not measured" and unknown[["s/step", "hours"]].isna().all()
+    lines = hours_lines(table.reset_index())
+    assert "GPU-hours" in lines[0] and str(table["runs"][table["hours"].isna()].sum()) in lines[1]
+
+
+def test_hours_follow_the_images_of_a_step(bare):
+    config = preset("config")
+    whole = training_table(*(lambda p: (p, all_jobs(p)))(make_plan(config)))
+    halved = {**config, "training": {"prompts_per_iteration": 3}}  # the OCR task takes six
+    half = training_table(*(lambda p: (p, all_jobs(p)))(make_plan(halved)))
+    hours = [t.set_index("task")["hours"]["ocr"] for t in (whole, half)]
+    assert hours[1] == pytest.approx(hours[0] / 2) and set(whole["device"]) == {"CPU"}
+
+
+def test_the_plan_names_licences_addresses_and_sums(bare):
+    plan = make_plan(preset("paper", "one_gpu"))
+    text = report(plan, Counter(train=4), all_jobs(plan), "Plan")
+    assert "licence (stabilityai-ai-community)" in text and "FLUX" not in text
+    assert "DINOv3 License, to be accepted there" in text
+    assert "drawbench.json, sha256 not recorded" in text and "1018 prompts" in text
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"parameters": {"clip_rnage": 1}}, r"parameters.clip_rnage.*no method has it.*clip_range"),
+        ({"parameters": {"clip_range": -1}}, r"parameters of base.*'clip_range' is -1"),
+    ],
+)
+def test_parameters_over_the_method_files_are_checked(bare, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_plan({**preset("ocr"), **changes})
+
+
+def test_parameters_reach_the_methods_that_have_them():
+    config = {"parameters": {"reset_after": 7}}
+    runs = {m: resolve.resolve_run("tiny-sd3", "ocr", m, 1, config) for m in ("gardo", "grpo")}
+    assert runs["gardo"].parameters["reset_after"] == 7 and "reset_after" not in runs["grpo"].parameters
+
+
+def test_real_data_must_be_named(bare):
+    config = preset("paper")
+    config["grid"] = [{"base": "sd3.5-medium", "task": "paper_ocr_ddrl", "methods": ["ddrl_real"]}]
+    with pytest.raises(ConfigError, match=r"'data' is 'real'.*paper_ocr_ddrl.yaml has no 'real_data'"):
+        make_plan(config)
