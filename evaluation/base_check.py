@@ -26,7 +26,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def verdict(low: float, high: float, expected: float | None, tolerance: float) -> str:
+def verdict(low: float, high: float, expected: float | None, tolerance: float | None) -> str:
     """Where the expected value stands to the interval [low, high] widened by ``tolerance``."""
     if expected is None:
         return UNKNOWN
@@ -74,15 +74,18 @@ def check(scores: pd.DataFrame, suites: Mapping, spec: Mapping, published: Mappi
         expected, scale, source = expectations.get((suite, metric), (None, 1, ""))
         by_seed = cell.drop_duplicates("seed").set_index("seed")
         mean, low, high, seeds = bootstrap_interval(by_seed["value"] * scale)
-        tolerance = spec["tolerance"].get(metric, spec["otherwise"] * abs(expected or 0))
+        tolerance = None
+        if expected is not None:
+            tolerance = spec["tolerance"].get(metric, spec["otherwise"] * abs(expected))
         images = int(by_seed["n_images"].sum())
         judged = verdict(low, high, expected, tolerance)
         rows.append(
             (base, suite, metric, mean, low, high, seeds, images, expected, tolerance, source, judged)
         )
     table = pd.DataFrame(rows, columns=COLUMNS)
-    order = table["suite"].map(list(suites).index)
-    return table.assign(order=order).sort_values(["base", "order", "metric"]).drop(columns="order")
+    keys = {"suite": table["suite"].map(list(suites).index), "open": table["verdict"] == UNKNOWN}
+    order = table.assign(**{f"by_{k}": v for k, v in keys.items()})
+    return table.loc[order.sort_values(["base", "by_open", "by_suite", "metric"]).index]
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -53,11 +53,12 @@ rule base_check:
         expected="config/base_check.yaml",
         published="config/published.yaml",
     output:
-        multiext("results/base_check", ".md", ".csv"),
+        markdown="results/base_check.md",
+        csv="results/base_check.csv",
     log:
         "logs/base_check.log",
     conda:
         "../envs/goodhart.yaml"
     shell:
         "python -m evaluation.base_check {input.scores} --settings {input.settings}"
-        " --expected {input.expected} --published {input.published} --out {output[0]} 2> {log}"
+        " --expected {input.expected} --published {input.published} --out {output.markdown} 2> {log}"
