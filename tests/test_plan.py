@@ -59,6 +59,15 @@ def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
     assert guided["paper_geneval_nft"] == 1.0 < guided["paper_geneval"]
 
 
+def test_the_base_check_samples_each_suite_once_and_no_changed_base_model(bare):
+    plan = make_plan(preset("paper"))
+    tasks = {(plan.runs[name].task, plan.runs[name].seed) for name in plan.base_runs()}
+    assert tasks == {(t, s) for t in ("paper_ocr", "paper_counting", "paper_hps") for s in (1, 2, 3)}
+    assert [plan.runs[n].task for n in make_plan(preset("paper", "one_gpu")).base_runs()] == [
+        "paper_ocr_one_gpu"
+    ]
+
+
 def test_every_published_row_of_gardo_has_a_run(bare):
     plan = make_plan(preset("paper"))
     planned = {(run.task, run.method) for run in plan.runs.values()}

@@ -15,6 +15,7 @@ from training.image_folder import METADATA
 from training.resolve import (
     RESOURCES,
     grid_rows,
+    load_base_model,
     load_method,
     load_task,
     resolve_grid,
@@ -78,8 +79,18 @@ class Plan:
         return self._made([self.tasks[task].prompts])
 
     def base_runs(self) -> list[str]:
-        """Runs of untrained base models."""
-        return [name for name, run in self.runs.items() if run.training.iterations == 0]
+        """As few runs of untrained base models, as they are, as cover all suites of each seed."""
+        chosen, covered = [], set()
+        for name, run in self.runs.items():
+            same = {"gradient_checkpointing": False}  # which changes no image
+            own = load_base_model(run.base).model_copy(update=same)
+            if run.training.iterations or run.base_model.model_copy(update=same) != own:
+                continue  # trained, or the task changes how the base model samples
+            suites = {(run.base, run.seed, suite) for suite in self.tasks[run.task].suites}
+            if not suites <= covered:
+                chosen.append(name)
+                covered |= suites
+        return chosen
 
     def made_test_prompts(self, run: str) -> list[str]:
         """The test prompts of a run, where a job makes them."""
