@@ -6,11 +6,11 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, os.getcwd())
 
+import prompt_sets  # noqa: E402
 from didactic.configuration import load as load_mixture  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from training.configuration import read_yaml  # noqa: E402
-from prompt_sets import identity  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 from workflow.readiness import Jobs, check_ready  # noqa: E402
 
@@ -32,6 +32,7 @@ onstart:
 wildcard_constraints:
     run="|".join(PLAN.trained) or "none",
     kind="synthetic|real",
+    set="|".join(prompt_sets.names()),
 
 
 # Large temporary tensors go through the heap instead of fresh pages: page faults took half of the time.

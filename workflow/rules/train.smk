@@ -58,6 +58,6 @@ rule prompts:
     conda:
         "../envs/goodhart.yaml"
     params:
-        identity=lambda wildcards, output: identity(output[0]),
+        identity=lambda wildcards, output: prompt_sets.identity(output[0]),
     shell:
         "python -m prompt_sets make {wildcards.set} --out {output} 2> >(tee {log} >&2)"
