@@ -5,9 +5,7 @@ STORED = {
     "images": "results/image_scores.parquet",
     "settings": "results/config/rendering.yaml",
 }
-COMMON = (
-    "--scores {input.scores} --images {input.images} --settings {input.settings} --out {output[0]} 2> {log}"
-)
+COMMON = "--scores {input.scores} --images {input.images} --settings {input.settings} 2> {log}"
 
 
 rule tables:
@@ -29,7 +27,7 @@ rule tables:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation tables {COMMON}"
+        f"python -m evaluation tables --out {{output}} {COMMON}"
 
 
 rule figures:
@@ -50,7 +48,7 @@ rule figures:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation figures {COMMON}"
+        f"python -m evaluation figures --out {{output}} {COMMON}"
 
 
 rule claims:
@@ -70,7 +68,7 @@ rule claims:
     params:
         mixture=lambda wildcards, input: f"--mixture {input.mixture}" if input.mixture else "",
     shell:
-        f"python -m evaluation claims --claims {{input.claims}} {{params.mixture}} {COMMON}"
+        f"python -m evaluation claims --claims {{input.claims}} {{params.mixture}} --out {{output.markdown}} {COMMON}"
 
 
 rule pages:
@@ -91,7 +89,7 @@ rule pages:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation pages {COMMON}"
+        f"python -m evaluation pages --out {{output}} {COMMON}"
 
 
 rule report:
