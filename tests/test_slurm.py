@@ -150,6 +150,7 @@ def site(tmp_path_factory, cluster):
     (folder / "methods/broken.py").write_text(BROKEN)
     (folder / "config/methods/broken.yaml").write_text("label: broken\nalgorithm: broken\nsource: ours\n")
     write_profile(folder, "mine")
+    write_grid(folder, "interrupted.yaml", ["grpo", "gardo"])
     write_grid(folder, "first.yaml", ["grpo", "gardo", "broken"])
     write_grid(folder, "second.yaml", ["grpo", "gardo", "base"])
     with Site(folder, cluster) as site:
@@ -159,7 +160,7 @@ def site(tmp_path_factory, cluster):
 @pytest.fixture(scope="module")
 def interrupted(site):
     """Ctrl-C while a training runs that has a checkpoint."""
-    process = site.start("first.yaml")
+    process = site.start("interrupted.yaml")
     site.wait_for(lambda: site.checkpoint("grpo") or site.checkpoint("gardo"), "a checkpoint", process)
     process.send_signal(signal.SIGINT)
     site.finish(process)
@@ -213,26 +214,26 @@ def finished(disturbed):
 
 def test_ctrl_c_leaves_no_job_behind(interrupted):
     states = [state for _, state, _ in interrupted.jobs("rule_train")]
-    assert "CANCELLED" in states and set(states) <= {"CANCELLED", "FAILED"}
+    assert set(states) == {"CANCELLED"}
     assert not list(interrupted.folder.glob(".snakemake/locks/*"))
 
 
 def test_a_cancelled_training_goes_on_from_its_checkpoint(disturbed):
     (_, first, limit), (_, second, longer) = disturbed.jobs("rule_train", "grpo")[-2:]
-    assert (first, second) == ("CANCELLED", "COMPLETED")
+    assert (first, second) == ("CANCELLED", "COMPLETED"), disturbed.report()
     assert (limit, longer) == ("8:00:00", "16:00:00")
     assert ITERATIONS > disturbed.first_iteration("grpo") >= disturbed.seen["grpo"] > 0
 
 
 def test_a_training_out_of_time_goes_on_from_its_checkpoint(disturbed):
     (_, first, _), (_, second, _) = disturbed.jobs("rule_train", "gardo")[-2:]
-    assert (first, second) == ("TIMEOUT", "COMPLETED")
+    assert (first, second) == ("TIMEOUT", "COMPLETED"), disturbed.report()
     assert ITERATIONS > disturbed.first_iteration("gardo") >= disturbed.seen["gardo"] > 0
 
 
 def test_a_failing_training_fails_alone(disturbed):
-    states = [state for _, state, _ in disturbed.jobs("rule_train", "broken") if state != "CANCELLED"]
-    assert states == ["FAILED"] * 2  # once more than it was tried
+    states = [state for _, state, _ in disturbed.jobs("rule_train", "broken")]
+    assert states == ["FAILED"] * 2  # the profile's retries are cut to one here
     assert disturbed.status != 0
     assert "broken on purpose" in (disturbed.folder / f"logs/train/{run_id('broken')}.log").read_text()
     runs = disturbed.folder / "results/runs"
