@@ -83,7 +83,7 @@ def sampling_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) ->
 
 def scoring_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict:
     """What decides the scores of given images, and nothing else."""
-    metrics = dict.fromkeys(metric for suite in config.suites.values() for metric in suite.metrics)
+    metrics = dict.fromkeys(metric for suite in config.suites.values() for metric in suite.scored())
     plugins = [*map(rewards.get_class, metrics), get_features_class(config.features)]
     return {
         "images_per_prompt": config.images_per_prompt,

@@ -11,7 +11,6 @@ from didactic.configuration import load as load_mixture  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
-from training.configuration import read_yaml  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 from workflow.readiness import Jobs, check_ready  # noqa: E402
 
@@ -60,9 +59,8 @@ def training_environments(wildcards):
 
 def scoring_environments(wildcards):
     """Environments of the metrics that score the run's images, where they have their own."""
-    settings = read_yaml("results/config/scoring.yaml")
-    suites = settings["tasks"][PLAN.trained[wildcards.run].task]
-    metrics = [metric for suite in suites for metric in settings["suites"][suite]["metrics"]]
+    suites = PLAN.tasks[PLAN.trained[wildcards.run].task].suites
+    metrics = [metric for suite in suites for metric in PLAN.evaluation.suites[suite].scored()]
     return [ancient(path) for path in folders(metrics)]
 
 
