@@ -144,7 +144,7 @@ def test_accuracy_by_count_and_diversity(tmp_path):
     assert points.get_ydata() == pytest.approx([0.75, 0.0, 0.5])
     with pytest.raises(style.NothingToDraw, match="counting"):
         bars.accuracy_by_count(scores(), images, counts, tmp_path / "x", LABELS)
-    figure = bars.diversity(scores(), {}, tmp_path / "diversity", LABELS)
+    figure = bars.diversity(scores(), {}, tmp_path / "diversity", LABELS, {t: t for t in TASKS})
     check_files(tmp_path / "diversity")
     shown = [c.lines[0].get_xdata()[0] for c in figure.axes[0].containers]
     assert shown == pytest.approx([20, 15, 20])

@@ -84,13 +84,14 @@ def diversity(
     images: ByImage,
     stem: str | Path,
     labels: Mapping[str, str],
+    suites: Mapping[str, str],
     *,
     base_method: str = "base",
 ) -> Figure:
     """Diversity x 100 per method, one panel per (base, task), own suite: mean with 95 % intervals over seeds
     and prompts."""
     rows = last_step(scores)
-    rows = rows[(rows["role"] == "diversity") & (rows["suite"] == rows["task"])]
+    rows = rows[(rows["role"] == "diversity") & (rows["suite"] == rows["task"].map(suites))]
     if rows.empty:
         raise NothingToDraw("no run has a diversity")
     styles, blocks = method_styles(list(labels), base_method), blocks_of(rows)

@@ -66,7 +66,10 @@ def _of_scores(results: Results, spec: dict) -> Iterator[Drawing]:
     yield "over_optimisation", lambda stem: tradeoff.over_optimisation(scores, stem, **common)
     yield "proxy_versus_gold", lambda stem: tradeoff.proxy_versus_gold(scores, stem, **common)
     yield "pareto", lambda stem: tradeoff.pareto(results.scores, stem, shown=methods, **common)
-    yield "diversity", lambda stem: bars.diversity(results.scores, results.images, stem, labels)
+    yield (
+        "diversity",
+        lambda stem: bars.diversity(results.scores, results.images, stem, labels, results.suites),
+    )
 
     def counting(stem: Path):
         if "counting" not in results.settings["suites"]:

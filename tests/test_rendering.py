@@ -1,0 +1,60 @@
+"""Everything that is rendered, from a small synthetic grid; what is absent is named and nothing fails."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rendering import BASE, write_results
+from evaluation.figures.render import render_figures
+from evaluation.pages import render_pages
+from evaluation.report import judge_claims, render_tables
+from evaluation.results import read
+
+CONFIG = {"seeds": [1, 2], "snapshot_shares": [0.5], "tables": ["main", "ablation", "cost"]}
+CONFIG["grid"] = [{"base": BASE, "task": "ocr", "methods": ["base", "grpo", "gardo", "gardo_no_diversity"]}]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic")
+    return folder, write_results(CONFIG, folder)
+
+
+def test_everything_is_rendered(stored, tmp_path):
+    folder, settings = stored
+    results = read(folder / "scores.parquet", settings, folder / "image_scores.parquet")
+    tables = {path.name for path in render_tables(results, tmp_path / "tables")}
+    wanted = ("main", "ablation", "cost", "comparison", "cost_runs")
+    assert tables == {f"{name}.{kind}" for name in wanted for kind in ("csv", "md", "tex", "html")}
+    assert "and over the prompts within a seed" in (tmp_path / "tables/main.md").read_text()
+    figures = {path.name for path in render_figures(results, tmp_path / "figures")}
+    assert {"kl_and_gate.png", f"uncertain_{BASE}_ocr.pdf", f"evaluation_images_{BASE}_ocr.png"} <= figures
+    absent = (tmp_path / "figures/not_drawn.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in absent] == ["multi_reward", "counting"]
+    judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md")
+    entries = {e["id"]: e for e in json.loads((tmp_path / "claims.json").read_text())}
+    assert entries["G1"]["seeds"] == 2 and "missing" not in entries["G6"]
+    assert entries["G8"]["missing"] == "no runs of grpo_multi_reward"
+    render_pages(results, tmp_path / "pages")
+    page = (tmp_path / "pages/configuration.html").read_text()
+    assert "GARDO β=0.04" in page and "kl_noise_level" in page and "<script" not in page
+    assert f"{BASE}__ocr__gardo__s2" in (tmp_path / "pages/provenance.html").read_text()
+
+
+def test_absent_histories_and_images_are_named(stored, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(stored[0], folder)
+    for run in (folder / "runs").iterdir():
+        (run / "history.parquet").unlink()
+        shutil.rmtree(run / "images", ignore_errors=True)
+    results = read(folder / "scores.parquet", folder / stored[1].name)
+    render_figures(results, tmp_path / "figures")
+    absent = (tmp_path / "figures/not_drawn.txt").read_text()
+    for name in ("learning_curves", "kl_and_gate", f"samples_{BASE}_ocr", f"uncertain_{BASE}_ocr"):
+        assert f"{name}: " in absent
+    assert (tmp_path / "figures/pareto.png").exists()
+    judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md")
+    entries = {e["id"]: e for e in json.loads((tmp_path / "claims.json").read_text())}
+    assert entries["G6"]["verdict"] == "inconclusive" and "missing" in entries["G6"]
