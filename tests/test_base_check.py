@@ -89,7 +89,9 @@ def test_rewards_and_table_1_expect_the_same():
 
 
 def test_files_are_written(tmp_path, monkeypatch):
-    scores("tiny-sd3", {("geneval", "geneval"): [0.2, 0.21]}).to_parquet(tmp_path / "a.parquet")
+    expected = rewards.get_class("geneval").expected_base["tiny-sd3"]
+    found = [expected - 0.01, expected + 0.01]
+    scores("tiny-sd3", {("geneval", "geneval"): found}).to_parquet(tmp_path / "a.parquet")
     (tmp_path / "scoring.yaml").write_text("suites: {geneval: {metrics: [geneval]}}")
     arguments = ["base_check", str(tmp_path / "a.parquet"), "--settings", str(tmp_path / "scoring.yaml")]
     arguments += [
@@ -101,4 +103,5 @@ def test_files_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", [*arguments, "--out", str(tmp_path / "check.md")])
     assert base_check.main() == 0
     assert pd.read_csv(tmp_path / "check.csv")["verdict"].tolist() == [AGREES]
-    assert "| tiny-sd3 | geneval | geneval | 0.205 [0.2, 0.21] | 20 |" in (tmp_path / "check.md").read_text()
+    line = f"| tiny-sd3 | geneval | geneval | {expected:g} [{found[0]:g}, {found[1]:g}] | 20 |"
+    assert line in (tmp_path / "check.md").read_text()
