@@ -39,7 +39,7 @@ def cases():
         yield pytest.param(name, marks=[pytest.mark.slow] * slow)
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 def test_every_reward_keeps_the_contract(name, scenes, photographs, request):
     reward = open_reward(name, request)
     cls = rewards.get_class(name)

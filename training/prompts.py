@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from base_models.base import BaseModel, Prompts
 from scenes.prompts import read
 from training.seeding import seed_of
+
+
+def _room(count: int, like: torch.Tensor) -> torch.Tensor:
+    """Room for ``count`` embeddings in a nameless file under the system's temporary folder.
+
+    50,000 prompts of SD3.5 take 85 GB, more than a process may hold; the pages of a file can leave memory.
+    """
+    shape = (count, *like.shape[1:])
+    with tempfile.NamedTemporaryFile() as file:
+        size = torch.Size(shape).numel()
+        return torch.from_file(file.name, shared=True, size=size, dtype=like.dtype).view(shape)
 
 
 class PromptSet:
@@ -25,9 +38,8 @@ class PromptSet:
         starts = range(0, len(texts), batch)
         for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5):
             part = model.encode_prompts(texts[start : start + batch])
-            if start == 0:  # room for all: joining parts afterwards would take the memory twice
-                rooms = (x.new_empty(len(texts), *x.shape[1:]) for x in (part.tokens, part.pooled))
-                self.embeddings = Prompts(*rooms)
+            if start == 0:
+                self.embeddings = Prompts(_room(len(texts), part.tokens), _room(len(texts), part.pooled))
             self.embeddings.tokens[start : start + batch] = part.tokens
             self.embeddings.pooled[start : start + batch] = part.pooled
         self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
