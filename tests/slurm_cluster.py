@@ -51,7 +51,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=1,sched_min_interval=100000,bf_interval=5
 ReturnToService=2
-MinJobAge=900
+MinJobAge=36000
+MessageTimeout=60
 KillWait=5
 InactiveLimit=0
 GresTypes=gpu
