@@ -196,7 +196,7 @@ def test_the_merged_copy_follows_the_policy(name, settings):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_the_adapter_through_the_merged_copy(name, settings):
-    model = open_base_model(settings(name, merged_dtype="bfloat16"))
+    model = open_base_model(settings(name, merged_dtype="bfloat16", guidance_scale=WHOLE["guidance_scale"]))
     model.add_adapter()
     spread(model, 1.0)
     prompts, x, sigma = model.encode_prompts(PROMPTS), initial(model), WHOLE["sigma"]
