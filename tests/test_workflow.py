@@ -247,7 +247,8 @@ def test_a_dropped_in_method_appears_in_the_tables(finished, tmp_path):
     row.write_text(NEW_ROW)
     try:
         snakemake(finished, "--configfile", str(mine), "--", "results/tables")
-        assert "| REINFORCE | 3 |" in (finished / "results/tables/main.md").read_text()
+        table = (finished / "results/tables/main.md").read_text()
+        assert re.search(r"^\| REINFORCE.* \| 3 \|", table, re.MULTILINE)  # marked: the copy has no commit
     finally:
         algorithm.unlink()
         row.unlink()
