@@ -9,6 +9,7 @@ import torch
 
 from base_models.base import ADAPTER_FILE, POLICY, BaseModel
 from base_models.requirements import missing_weights
+from training.files import sort_metadata
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -92,12 +93,16 @@ class PipelineModel(BaseModel):
         return (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     def save_lora(self, folder, layers):
-        config = self.transformer.peft_config[POLICY]
+        config = self.transformer.peft_config[POLICY].to_dict()
         self.pipeline.save_lora_weights(
             folder,
             transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata=config.to_dict(),
+            # A set's order differs from process to process; equal adapters are to be equal files.
+            transformer_lora_adapter_metadata={
+                key: sorted(value) if isinstance(value, set) else value for key, value in config.items()
+            },
         )
+        sort_metadata(folder / ADAPTER_FILE)
 
     def load_lora(self, folder):
         if not (folder / ADAPTER_FILE).exists():

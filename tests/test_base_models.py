@@ -15,9 +15,10 @@ import yaml
 from diffusers import DiffusionPipeline
 
 from base_models import get_class, open_base_model
-from base_models.base import POLICY, BaseModelConfig
+from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig
 from base_models.flux import pack, position_ids, unpack
 from tests.small_pipelines import save_flux, save_sd3
+from training.files import sha256
 from training.rollout import sample_ode
 
 PROMPTS = ["a photo of three red circles", "a blue square"]
@@ -104,6 +105,16 @@ def test_a_saved_adapter_makes_the_same_images_in_a_plain_pipeline(name, setting
     again = open_base_model(settings(name))
     again.load_lora(tmp_path)
     assert torch.allclose(ours(again), trained, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_adapters_are_equal_files(name, settings, tmp_path):
+    model = open_base_model(settings(name))
+    model.add_adapter()
+    layers = spread(model)
+    for k in range(8):  # safetensors itself writes either of two orders at random
+        model.save_lora(tmp_path / str(k), layers)
+    assert len({sha256(file) for file in tmp_path.glob(f"*/{ADAPTER_FILE}")}) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from base_models.base import BaseModel
 from scenes.renderer import render
-from training.files import replacing
+from training.files import replacing, sort_metadata
 from training.prompts import PromptSet
 from training.rollout import noise, sample_ode
 from training.seeding import generator, seed_of
@@ -61,6 +61,7 @@ def save(path: Path, latents: torch.Tensor, prompts: PromptSet, per_prompt: int)
     metadata = {"captions": json.dumps(captions), "per_prompt": str(per_prompt)}
     with replacing(path) as temporary:
         save_file({"latents": latents.cpu().contiguous()}, temporary, metadata)
+        sort_metadata(temporary)
 
 
 class DataSet:

@@ -58,3 +58,17 @@ def to_yaml(value) -> str:
 def sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sort_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata in the order of its keys, so that equal weights are equal files.
+
+    The library keeps metadata in a hash map and writes it in an order that differs from call to call.
+    """
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
