@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
 CONFIG ?= config/config.yaml
 PORT ?= 5000
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of the plan, PORT=$(PORT) of the ui, ARGS=for pytest"
+	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of the plan, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests"
 
 setup: $(STAMP) ## install the pinned environment into .venv
 
@@ -48,7 +49,7 @@ ui: setup ## browse the runs in MLflow on 127.0.0.1
 	$(BIN)/python -m evaluation.tracking ui --port $(PORT)
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## check style
 	$(BIN)/ruff check .

@@ -85,6 +85,11 @@ class Prompts:
         return len(self.tokens)
 
 
+def _contiguous(_, arguments: tuple) -> tuple:
+    """Joint attention hands slices on, for which ``linear`` copies its weight once per row of the batch."""
+    return (arguments[0].contiguous(), *arguments[1:])
+
+
 class MergedTransformer:
     """A transformer that runs with some of its weights replaced by others, which may carry gradients."""
 
@@ -94,8 +99,8 @@ class MergedTransformer:
 
     def __call__(self, **arguments):
         # On processors the backward pass of the fused bf16 attention costs more than all the rest.
-        fused = contextlib.nullcontext() if self.plain.device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
-        with fused:
+        slow = self.plain.device.type == "cpu" and torch.is_grad_enabled()
+        with sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext():
             return torch.func.functional_call(self.plain, self.weights, (), arguments)
 
 
@@ -231,6 +236,9 @@ class BaseModel(ABC):
         plain = type(self.transformer).from_config(self.transformer.config)
         weights = {k.replace(".base_layer.", "."): v for k, v in self.transformer.state_dict().items()}
         plain.load_state_dict({k: v for k, v in weights.items() if "lora_" not in k})
+        for module in plain.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(_contiguous)
         return plain.requires_grad_(False).eval().to(self.device)
 
     def add_adapter(self, name: str = POLICY) -> None:

@@ -6,6 +6,7 @@ import itertools
 
 import torch
 
+from base_models.base import POLICY
 from benchmarks.measuring import flops, median_seconds, peak_flops
 from benchmarks.setting import open_trainer
 from training.rollout import decode
@@ -28,8 +29,13 @@ def measure(device: str, repeats: int) -> dict:
     prepared = trainer.method.prepare(collected.rollout)
     iterations = itertools.count(2)
 
+    @torch.no_grad()
+    def roll_out():
+        with model.using(POLICY):
+            return trainer.collector.roll_out(prompt_of, initial, noises)
+
     calls = {
-        "rollout": lambda: trainer.collector.roll_out(prompt_of, initial, noises),
+        "rollout": roll_out,
         "decoding": lambda: decode(model, collected.trajectories.latents[-1], c.micro_batch),
         "update": lambda: trainer.update(collected, prepared, next(iterations)),
     }

@@ -12,6 +12,12 @@ from rewards.service import environment
 from tests.small_checkpoints import fill_cache, fill_hps_v3, snapshot
 
 UNKNOWN_COMMIT = "0" * 40
+LONGEST = ("test_slurm.py", "test_workflow.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # stable
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ def test_presets_share_no_run():
         ({"training": {"learning_rate": -1}}, r"'learning_rate' is -1.*greater than 0"),
         ({"training": {"sde_steps": 8}}, r"'sde_first' \+ 'sde_steps' are 8.*8 denoising steps"),
         ({"training": {"gradient_steps": 2}}, r"'gradient_steps' is 2.*merged_dtype"),
+        ({"training": {"forward_steps": 99}}, r"'forward_steps' is 99.*takes 8 denoising steps"),
         ({"training": {"trained_steps": 99}}, r"'trained_steps' is 99.*'sde_steps' is 3"),
     ],
 )

@@ -241,9 +241,9 @@ def test_a_failing_training_fails_alone(disturbed):
 
 
 def test_sampling_and_scoring_are_one_submission_and_gpus_are_asked_for(disturbed):
-    states = [state for _, state, _ in disturbed.jobs("group_evaluate")]
+    states = [state for _, state, _ in disturbed.jobs("rule_evaluate")]
     assert states == ["COMPLETED"] * 2
-    for number, _, _ in disturbed.jobs("rule_train") + disturbed.jobs("group_evaluate"):
+    for number, _, _ in disturbed.jobs("rule_train") + disturbed.jobs("rule_evaluate"):
         job = disturbed.cluster.output("scontrol", "show", "job", str(number)).split()
         assert "TresPerJob=gres:gpu:1" in job and "Partition=gpu" in job
 

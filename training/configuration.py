@@ -30,6 +30,9 @@ class TrainingConfig(_Settings):
     group_size: int = Field(ge=1, description="images per prompt and iteration")
     gradient_steps: int = Field(ge=1, description="optimiser steps per iteration")
     trained_steps: int = Field(ge=1, description="denoising steps per image that enter the loss")
+    forward_steps: int | None = Field(
+        None, ge=1, description="noise levels per image in a forward-process loss; null: trained_steps"
+    )
     sde: Literal[tuple(STEPS)] = "flow_sde"  # type: ignore[valid-type]
     noise_level: float = Field(gt=0)
     sde_first: int = Field(ge=0, description="first stochastic denoising step; the steps outside are an ODE")

@@ -175,6 +175,11 @@ def resolve_run(
             f"{where}: key 'trained_steps' is {training.trained_steps}, "
             f"but 'sde_steps' is {training.sde_steps}"
         )
+    if training.forward_steps and training.forward_steps > base_config.rollout_steps:
+        raise ConfigError(
+            f"{where}: key 'forward_steps' is {training.forward_steps}, "
+            f"but {base} takes {base_config.rollout_steps} denoising steps"
+        )
     if base_config.merged_dtype and training.gradient_steps > 1:
         raise ConfigError(
             f"{where}: key 'gradient_steps' is {training.gradient_steps}; with merged_dtype (in "

@@ -95,7 +95,8 @@ class Trainer:
         """
         c = self.config.training
         window = torch.tensor(self.trainable)
-        chosen = window[torch.randperm(len(window), generator=rng)[: c.trained_steps]].sort().values
+        count = self.forward and c.forward_steps or c.trained_steps
+        chosen = window[torch.randperm(len(window), generator=rng)[:count]].sort().values
         rows = rows_of(part, chosen, gate)
         shape = self.model.latent_shape
         if self.forward:

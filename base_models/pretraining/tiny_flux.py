@@ -32,11 +32,7 @@ TRANSFORMER = dict(
 
 class TinyFlux(Recipe):
     name = "tiny-flux"
-    stages = (
-        Stage(
-            data.EVERYTHING, scenes=60_000, data_seed=101, steps=6500, learning_rate=1e-3, seed=10, stop=3090
-        ),
-    )
+    stages = (Stage(data.EVERYTHING, scenes=60_000, data_seed=101, steps=6500, learning_rate=1e-3, seed=10),)
     batch = 64
     half_precision_files = True
 
