@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -39,31 +40,58 @@ def _within(prompts: list[dict], bounds: list[int] | None) -> torch.Tensor:
     return torch.tensor(kept, dtype=torch.long)
 
 
-def score_suite(
-    images: torch.Tensor, prompts: list[dict], suite: dict, features: str
-) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(metric, indices of its prompts (m,), values) of one suite; values (m, k), of a whole group (m, 1).
+@dataclass(frozen=True)
+class ImageFile:
+    """Evaluation images of one suite at one step: k of each of n prompts."""
 
-    Args:
-        images: float (n, k, 3, H, W) in [0, 1], k images of each of n prompts.
+    path: Path
+    suite: dict  # the suite's settings
+    name: str
+    step: int
+    prompts: list[dict]
+    k: int
+
+    def read(self) -> torch.Tensor:
+        """Float (n, k, 3, H, W) in [0, 1]."""
+        pixels = load_file(self.path)["images"].permute(0, 3, 1, 2).float() / 255
+        return pixels.unflatten(0, (len(self.prompts), self.k))
+
+    def metrics(self) -> list[tuple[str, str, list[int] | None]]:
+        """(metric, the reward that measures it, inclusive range of object counts or None for all)."""
+        found = [(metric, metric, self.suite["counts"]) for metric in self.suite["metrics"]]
+        counted = self.suite["accuracy_by_count"].items()
+        return found + [(metric, self.suite["accuracy"], bounds) for metric, bounds in counted]
+
+
+def score_files(files: list[ImageFile], features: str) -> list[list[tuple[str, torch.Tensor, torch.Tensor]]]:
+    """For each file (metric, indices of its prompts (m,), values); values (m, k), of a whole group (m, 1).
+
+    Every reward is opened once and closed before the next: some take minutes and gigabytes.
     """
-    n, k = images.shape[:2]
-
-    def values_of(metric: str, kept: torch.Tensor) -> torch.Tensor:
-        chosen = [prompts[i] for i in kept.repeat_interleave(k).tolist()]
-        scores = rewards.get(metric)(images[kept].flatten(0, 1), [p["prompt"] for p in chosen], chosen)
-        return scores.double().reshape(len(kept), k)
-
-    kept = _within(prompts, suite["counts"])
-    rows = [(metric, kept, values_of(metric, kept)) for metric in suite["metrics"]]
-    for metric, bounds in suite["accuracy_by_count"].items():
-        counted = _within(prompts, bounds)
-        rows.append((metric, counted, values_of(suite["accuracy"], counted)))
-    if k > 1:
-        embedded = get_features(features)(images[kept].flatten(0, 1))
-        diversity = group_diversity(embedded.reshape(len(kept), k, -1)).double()
-        rows.append(("diversity", kept, diversity[:, None]))
-    return rows
+    scored = [{} for _ in files]
+    names = dict.fromkeys(reward for file in files for _, reward, _ in file.metrics())
+    for name in names:
+        reward = rewards.get(name)
+        for file, results in zip(files, scored, strict=True):
+            wanted = [(metric, bounds) for metric, by, bounds in file.metrics() if by == name]
+            images = file.read() if wanted else None
+            for metric, bounds in wanted:
+                kept = _within(file.prompts, bounds)
+                chosen = [file.prompts[i] for i in kept.repeat_interleave(file.k).tolist()]
+                values = reward(images[kept].flatten(0, 1), [p["prompt"] for p in chosen], chosen)
+                results[metric] = kept, values.double().reshape(len(kept), file.k)
+        del reward
+    if any(file.k > 1 for file in files):
+        encoder = get_features(features)
+        for file, results in zip(files, scored, strict=True):
+            kept = _within(file.prompts, file.suite["counts"])
+            embedded = encoder(file.read()[kept].flatten(0, 1)).reshape(len(kept), file.k, -1)
+            results["diversity"] = kept, group_diversity(embedded).double()[:, None]
+    order = [[metric for metric, _, _ in file.metrics()] + ["diversity"] for file in files]
+    return [
+        [(metric, *results[metric]) for metric in metrics if metric in results]
+        for metrics, results in zip(order, scored, strict=True)
+    ]
 
 
 def _image_rows(step: int, suite: str, metric: str, prompts: torch.Tensor, values: torch.Tensor):
@@ -90,18 +118,23 @@ def score_run(folder: Path, images: Path, settings: Path, out: Path, out_images:
     config, settings = load_run(folder), read_yaml(settings)
     roles = {**settings["roles"][config.task], "diversity": "diversity"}
     key = {name: getattr(config, name) for name in ("run", "base", "task", "method", "seed")}
-    rows, single = [], []
+    files = []
     for path in sorted(images.glob("*.safetensors")):
-        suite, step = path.stem.rsplit("_", 1)
-        prompts = read_prompts(Path(settings["suites"][suite]["prompts"]))
-        pixels = load_file(path)["images"].permute(0, 3, 1, 2).float() / 255
-        k = settings["images_per_prompt"]
-        pixels = pixels.unflatten(0, (len(prompts), k))
-        scored = score_suite(pixels, prompts, settings["suites"][suite], settings["features"])
+        name, step = path.stem.rsplit("_", 1)
+        suite = settings["suites"][name]
+        prompts = read_prompts(Path(suite["prompts"]))
+        files.append(ImageFile(path, suite, name, int(step), prompts, settings["images_per_prompt"]))
+    rows, single = [], []
+    for file, scored in zip(files, score_files(files, settings["features"]), strict=True):
         for metric, kept, values in scored:
-            cell = {"step": int(step), "suite": suite, "metric": metric, "role": roles.get(metric, "unseen")}
-            rows.append({**key, **cell, "value": values.mean().item(), "n_images": len(kept) * k})
-            single.append(_image_rows(int(step), suite, metric, kept, values))
+            cell = {
+                "step": file.step,
+                "suite": file.name,
+                "metric": metric,
+                "role": roles.get(metric, "unseen"),
+            }
+            rows.append({**key, **cell, "value": values.mean().item(), "n_images": len(kept) * file.k})
+            single.append(_image_rows(file.step, file.name, metric, kept, values))
     measured = pd.read_parquet(images / MEASURES)
     rows += [{**key, "suite": "model", "role": "cost", **m} for m in measured.to_dict("records")]
     provenance = json.loads((folder / "provenance.json").read_text())
