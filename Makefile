@@ -11,11 +11,11 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables plan base-check figures report ui test lint dag
+.PHONY: help setup tables plan base-check figures report publish ui test lint dag
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of the plan, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests"
+	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of plan, base-check and publish, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests"
 
 setup: $(STAMP) ## install the pinned environment into .venv
 
@@ -43,6 +43,10 @@ figures: setup ## draw results/figures
 report: setup ## write results/report.html, a page with every result and how it was made
 	$(BIN)/snakemake --cores $(CORES) report
 	$(BIN)/snakemake --cores $(CORES) --report results/report.html report
+
+publish: setup ## run CONFIG, copy its tables, figures and claims to docs/results and fill the README's tables
+	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --configfile $(CONFIG)
+	$(BIN)/python -m evaluation.publish --command "make publish CONFIG=$(CONFIG)" --readme README.md
 
 ui: setup ## browse the runs in MLflow on 127.0.0.1
 	$(BIN)/snakemake --cores $(CORES) mlflow

@@ -1,0 +1,139 @@
+"""``python -m evaluation.publish``: what a finished grid says, copied to where git keeps it.
+
+    snakemake --cores all results/tables results/figures results/claims.md --configfile config/full.yaml
+    python -m evaluation.publish --command "the line above" --out docs/results --readme README.md
+
+Tables, figures and claims are copied as they are, with a page that says which commits, machine and packages
+they come from. The tables that the README shows stand there between ``<!-- results: FILE, HEADING -->`` and
+``<!-- end -->`` and are replaced. Runs of code that is not committed are refused: nobody could repeat them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from evaluation import origin
+from evaluation.results import read
+from training.command import run_command
+from training.files import replacing, write_text
+
+COLOURS = 256  # of a picture: a third of the size
+BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def rows_under(text: str, heading: str) -> str:
+    """The Markdown table under ``**heading**``, without the papers' rows, which are in italics.
+
+    Raises:
+        ValueError: the text has no such heading.
+    """
+    lines = text.splitlines()
+    if f"**{heading}**" not in lines:
+        raise ValueError(f"no table is headed {heading!r}")
+    rows = []
+    for line in lines[lines.index(f"**{heading}**") + 1 :]:
+        if line.startswith("|"):
+            rows.append(line)
+        elif rows:
+            break
+    return "\n".join(row for row in rows if not row.startswith("| *"))
+
+
+def fill(page: str, tables: Path) -> str:
+    """The page with every block replaced by its table."""
+
+    def filled(block: re.Match) -> str:
+        file = tables / block["file"]
+        if not file.exists():
+            raise ValueError(
+                f"{file} does not exist; valid: {', '.join(p.name for p in tables.glob('*.md'))}"
+            )
+        return f"{block[1]}\n{rows_under(file.read_text(), block['heading'])}\n\n{block[4]}"
+
+    return BLOCK.sub(filled, page)
+
+
+def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> str:
+    """The page that stands beside the copies."""
+    first = next(iter(provenances.values()))
+    machines = [
+        "{processor}, {threads} thread(s) a job, accelerator {accelerator}".format(**p["hardware"])
+        for p in provenances.values()
+    ]
+    hours = sum(p["cpu_seconds"] for p in provenances.values()) / 3600
+    packages = ", ".join(f"{name} {version}" for name, version in first["packages"].items())
+    tables = ", ".join(f"[{p.stem}](tables/{p.name})" for p in sorted((out / "tables").glob("*.md")))
+    lines = [
+        "# Results",
+        "",
+        "Made by",
+        "",
+        f"    {command}",
+        "",
+        "and copied here by `python -m evaluation.publish`. [Findings](../findings.md) says what they mean.",
+        "",
+        f"- {origin.sentence(provenances)}",
+        f"- {len(provenances)} runs, {hours:.1f} CPU hours of training.",
+        f"- {'; '.join(sorted(set(machines)))}.",
+        f"- {packages}.",
+        "",
+        "Claims of the papers with computed verdicts: [claims.md](claims.md).",
+        "",
+        f"Tables: {tables}.",
+    ]
+    for picture in sorted((out / "figures").glob("*.png")):
+        title = picture.stem.replace("_", " ")
+        lines += ["", f"## {title}", "", f"![{title}](figures/{picture.name})"]
+    return "\n".join(lines) + "\n"
+
+
+def publish(results: Path, out: Path, command: str, readme: Path | None = None) -> None:
+    """Copy the rendered results to ``out`` and fill the tables of ``readme``.
+
+    Raises:
+        ValueError: something is not rendered yet, or runs were made from code that is not committed.
+    """
+    wanted = [results / name for name in ("tables", "figures", "claims.md", "claims.json", "scores.parquet")]
+    missing = [str(path) for path in wanted if not path.exists()]
+    if missing:
+        raise ValueError(f"not rendered yet: {', '.join(missing)}")
+    provenances = read(results / "scores.parquet", results / "config/rendering.yaml").provenance()
+    dirty = [run for run, provenance in provenances.items() if origin.is_dirty(provenance)]
+    if dirty:
+        raise ValueError(f"{len(dirty)} runs were made from code that is not committed, e.g. {dirty[0]}")
+    with replacing(out) as temporary:
+        for folder in ("tables", "figures"):
+            (temporary / folder).mkdir(parents=True)
+        for path in sorted((results / "tables").glob("*")):
+            if path.suffix in (".md", ".csv"):
+                shutil.copy(path, temporary / "tables")
+        for path in sorted((results / "figures").glob("*.png")):
+            with Image.open(path) as picture:
+                few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            few.save(temporary / "figures" / path.name, optimize=True)
+        for name in ("claims.md", "claims.json"):
+            shutil.copy(results / name, temporary)
+        write_text(temporary / "README.md", summary(command, provenances, temporary))
+    if readme:
+        write_text(readme, fill(readme.read_text(), out / "tables"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.publish", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--readme", type=Path, help="page whose tables are filled")
+    parser.add_argument("--command", required=True, help="what made the results, for the page beside them")
+    parser.set_defaults(call=lambda a: publish(a.results, a.out, a.command, a.readme))
+    return run_command(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Results that are kept in the repository."""
+
+import json
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from evaluation.publish import BLOCK, fill, publish, rows_under
+from tests.repository_copy import ROOT
+
+TABLE = """# Title
+
+**tiny-sd3, trained on OCR**
+
+| method | gold |
+|---|---:|
+| base | 0.5 |
+| *base* | *0.6* |
+
+**tiny-sd3, trained on GenEval**
+
+| method | gold |
+|---|---:|
+| base | 0.7 |
+"""
+PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!-- end -->\nafter\n"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A rendered grid of one run."""
+    folder = tmp_path / "results"
+    for name in ("tables", "figures", "config", "runs/a"):
+        (folder / name).mkdir(parents=True)
+    (folder / "tables/main.md").write_text(TABLE)
+    (folder / "tables/main.tex").write_text("not copied")
+    Image.new("RGB", (40, 30), (10, 200, 30)).save(folder / "figures/pareto.png")
+    (folder / "figures/pareto.pdf").write_text("not copied")
+    (folder / "claims.md").write_text("# Claims\n")
+    (folder / "claims.json").write_text("[]")
+    (folder / "config/rendering.yaml").write_text("{}\n")
+    pd.DataFrame({"run": ["a"]}).to_parquet(folder / "scores.parquet")
+    write_provenance(folder, dirty=False)
+    return folder
+
+
+def write_provenance(folder, dirty: bool) -> None:
+    provenance = {
+        "git": {"commit": "0123456789abcdef", "dirty": dirty},
+        "hardware": {"processor": "Abacus", "threads": 1, "accelerator": "none"},
+        "cpu_seconds": 7200.0,
+        "packages": {"torch": "2.13.0"},
+    }
+    (folder / "runs/a/provenance.json").write_text(json.dumps(provenance))
+
+
+def test_a_table_is_taken_without_the_papers_rows():
+    assert rows_under(TABLE, "tiny-sd3, trained on OCR").splitlines()[2:] == ["| base | 0.5 |"]
+    with pytest.raises(ValueError, match="no table is headed 'elsewhere'"):
+        rows_under(TABLE, "elsewhere")
+
+
+def test_results_are_copied_with_their_origin(results, tmp_path):
+    readme, out = tmp_path / "README.md", tmp_path / "kept"
+    readme.write_text(PAGE)
+    publish(results, out, "make tables", readme)
+    copied = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+    assert copied == ["README.md", "claims.json", "claims.md", "figures/pareto.png", "tables/main.md"]
+    page = (out / "README.md").read_text()
+    for said in (
+        "make tables",
+        "012345678",
+        "1 runs, 2.0 CPU hours",
+        "Abacus",
+        "torch 2.13.0",
+        "figures/pareto.png",
+    ):
+        assert said in page
+    assert Image.open(out / "figures/pareto.png").convert("RGB").getpixel((3, 3)) == (10, 200, 30)
+    assert "| base | 0.5 |" in readme.read_text() and "stale" not in readme.read_text()
+    assert fill(readme.read_text(), out / "tables") == readme.read_text()  # a second time changes nothing
+
+
+def test_runs_of_uncommitted_code_are_refused(results, tmp_path):
+    write_provenance(results, dirty=True)
+    with pytest.raises(ValueError, match="1 runs were made from code that is not committed, e.g. a"):
+        publish(results, tmp_path / "kept", "make tables")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_is_not_rendered_is_named(results, tmp_path):
+    (results / "claims.md").unlink()
+    with pytest.raises(ValueError, match=r"not rendered yet: .*claims\.md"):
+        publish(results, tmp_path / "kept", "make tables")
+
+
+def test_the_tables_of_the_readme_can_be_filled():
+    blocks = [(m["file"], m["heading"]) for m in BLOCK.finditer((ROOT / "README.md").read_text())]
+    assert [file for file, _ in blocks] == ["main.md", "main.md", "counting.md"]
