@@ -89,8 +89,8 @@ class GenEval(Reward):
     role = "proxy"
     scale = "0 or 1 per image: strict correctness (count, colour, position exactly right)"
     licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
-    expected_base = {"tiny-sd3": 0.25}
-    expected_source = "README.md"
+    expected_base = {"tiny-sd3": 0.23, "tiny-flux": 0.18}
+    expected_source = "docs/results"
 
     def score(self, images, prompts, metadata):
         return score_images(images, metadata, "strict")

@@ -12,8 +12,8 @@ class GenEvalPartial(Reward):
     role = "proxy"
     scale = "at most 1; 1 when all is right, below 0 possible for a large surplus of objects"
     licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
-    expected_base = {"tiny-sd3": 0.40}
-    expected_source = "README.md"
+    expected_base = {"tiny-sd3": 0.40, "tiny-flux": 0.30}
+    expected_source = "docs/results"
 
     def score(self, images, prompts, metadata):
         return score_images(images, metadata, "partial")

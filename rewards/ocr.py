@@ -61,8 +61,8 @@ class OCR(Reward):
     role = "proxy"
     scale = "0 to 1: 1 - edit distance / length of the quoted word"
     licence = "rule: MIT (Flow-GRPO); PP-OCRv4 and rapidocr-onnxruntime: Apache-2.0"
-    expected_base = {"tiny-sd3": 0.58, "sd3.5-medium": 0.58}
-    expected_source = "README.md; GARDO Table 1, with PaddleOCR 2.9"
+    expected_base = {"tiny-sd3": 0.53, "tiny-flux": 0.45, "sd3.5-medium": 0.58}
+    expected_source = "docs/results; GARDO Table 1, with PaddleOCR 2.9"
 
     @functools.cached_property
     def recogniser(self):
