@@ -88,9 +88,12 @@ def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> 
         "",
         f"Tables: {tables}.",
     ]
-    for picture in sorted((out / "figures").glob("*.png")):
-        title = picture.stem.replace("_", " ")
-        lines += ["", f"## {title}", "", f"![{title}](figures/{picture.name})"]
+    for table in sorted((out / "gaussian_mixture").glob("*.md")):
+        lines += ["", f"Gaussian mixture: [{table.stem}](gaussian_mixture/{table.name})."]
+    for picture in sorted(out.glob("*/*.png")):
+        title = str(picture.relative_to(out).with_suffix("")).removeprefix("figures/")
+        title = title.replace("_", " ").replace("/", ", ")
+        lines += ["", f"## {title}", "", f"![{title}]({picture.relative_to(out)})"]
     return "\n".join(lines) + "\n"
 
 
@@ -109,15 +112,15 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
     if dirty:
         raise ValueError(f"{len(dirty)} runs were made from code that is not committed, e.g. {dirty[0]}")
     with replacing(out) as temporary:
-        for folder in ("tables", "figures"):
+        for folder in ("tables", "figures", "gaussian_mixture"):
             (temporary / folder).mkdir(parents=True)
-        for path in sorted((results / "tables").glob("*")):
-            if path.suffix in (".md", ".csv"):
-                shutil.copy(path, temporary / "tables")
-        for path in sorted((results / "figures").glob("*.png")):
-            with Image.open(path) as picture:
-                few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-            few.save(temporary / "figures" / path.name, optimize=True)
+            for path in sorted((results / folder).glob("*")):
+                if path.suffix in (".md", ".csv"):
+                    shutil.copy(path, temporary / folder)
+                elif path.suffix == ".png":
+                    with Image.open(path) as picture:
+                        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+                    few.save(temporary / folder / path.name, optimize=True)
         for name in ("claims.md", "claims.json"):
             shutil.copy(results / name, temporary)
         write_text(temporary / "README.md", summary(command, provenances, temporary))

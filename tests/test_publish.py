@@ -31,12 +31,13 @@ PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!--
 def results(tmp_path):
     """A rendered grid of one run."""
     folder = tmp_path / "results"
-    for name in ("tables", "figures", "config", "runs/a"):
+    for name in ("tables", "figures", "gaussian_mixture", "config", "runs/a"):
         (folder / name).mkdir(parents=True)
     (folder / "tables/main.md").write_text(TABLE)
     (folder / "tables/main.tex").write_text("not copied")
     Image.new("RGB", (40, 30), (10, 200, 30)).save(folder / "figures/pareto.png")
     (folder / "figures/pareto.pdf").write_text("not copied")
+    (folder / "gaussian_mixture/table.md").write_text("# Gaussian mixture\n")
     (folder / "claims.md").write_text("# Claims\n")
     (folder / "claims.json").write_text("[]")
     (folder / "config/rendering.yaml").write_text("{}\n")
@@ -66,7 +67,8 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
     readme.write_text(PAGE)
     publish(results, out, "make tables", readme)
     copied = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    assert copied == ["README.md", "claims.json", "claims.md", "figures/pareto.png", "tables/main.md"]
+    tables = ["gaussian_mixture/table.md", "tables/main.md"]
+    assert copied == ["README.md", "claims.json", "claims.md", "figures/pareto.png", *tables]
     page = (out / "README.md").read_text()
     for said in (
         "make tables",
