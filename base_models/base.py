@@ -232,7 +232,7 @@ class BaseModel(ABC):
         return MergedTransformer(self._plain, weights)
 
     def _plain_copy(self) -> torch.nn.Module:
-        """The transformer without LoRA layers."""
+        """The transformer without LoRA layers, made fast for bf16."""
         from diffusers.models.activations import GELU
 
         plain = type(self.transformer).from_config(self.transformer.config)
@@ -242,7 +242,8 @@ class BaseModel(ABC):
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_pre_hook(_contiguous)
             elif isinstance(module, GELU):
-                # Its approximation by tanh differs by less than bf16 resolves and takes six times as long.
+                # The approximation by tanh takes six times as long. In bf16, 7 % of values then round to a
+                # neighbour, which adds 1 % to the error that rounding makes anyway (normal inputs, rms).
                 module.approximate = "none"
         return plain.requires_grad_(False).eval().to(self.device)
 

@@ -63,14 +63,13 @@ class ImageFile:
         return found + [(metric, self.suite["accuracy"], bounds) for metric, bounds in counted]
 
 
-def score_files(files: list[ImageFile], features: str) -> list[list[tuple[str, torch.Tensor, torch.Tensor]]]:
-    """For each file (metric, indices of its prompts (m,), values); values (m, k), of a whole group (m, 1).
+def score_files(files: list[ImageFile], features: str) -> list[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """For each file, by metric: indices of its prompts (m,) and values (m, k), or (m, 1) of a whole group.
 
     Every reward is opened once and closed before the next: some take minutes and gigabytes.
     """
-    scored = [{} for _ in files]
-    names = dict.fromkeys(reward for file in files for _, reward, _ in file.metrics())
-    for name in names:
+    scored = [dict.fromkeys(metric for metric, _, _ in file.metrics()) for file in files]
+    for name in dict.fromkeys(reward for file in files for _, reward, _ in file.metrics()):
         reward = rewards.get(name)
         for file, results in zip(files, scored, strict=True):
             wanted = [(metric, bounds) for metric, by, bounds in file.metrics() if by == name]
@@ -87,11 +86,7 @@ def score_files(files: list[ImageFile], features: str) -> list[list[tuple[str, t
             kept = _within(file.prompts, file.suite["counts"])
             embedded = encoder(file.read()[kept].flatten(0, 1)).reshape(len(kept), file.k, -1)
             results["diversity"] = kept, group_diversity(embedded).double()[:, None]
-    order = [[metric for metric, _, _ in file.metrics()] + ["diversity"] for file in files]
-    return [
-        [(metric, *results[metric]) for metric in metrics if metric in results]
-        for metrics, results in zip(order, scored, strict=True)
-    ]
+    return scored
 
 
 def _image_rows(step: int, suite: str, metric: str, prompts: torch.Tensor, values: torch.Tensor):
@@ -126,7 +121,7 @@ def score_run(folder: Path, images: Path, settings: Path, out: Path, out_images:
         files.append(ImageFile(path, suite, name, int(step), prompts, settings["images_per_prompt"]))
     rows, single = [], []
     for file, scored in zip(files, score_files(files, settings["features"]), strict=True):
-        for metric, kept, values in scored:
+        for metric, (kept, values) in scored.items():
             cell = {
                 "step": file.step,
                 "suite": file.name,

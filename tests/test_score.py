@@ -53,8 +53,8 @@ def test_every_reward_is_opened_once_for_all_files(files, opened):
 def test_values_belong_to_their_images_and_prompts(files, opened):
     for file, scored in zip(files, score_files(files, "any"), strict=True):
         means = file.read().flatten(2).mean(2).double()
-        assert [metric for metric, _, _ in scored] == ["geneval", "gold", "accuracy_10", "diversity"]
-        values = {metric: (kept.tolist(), v) for metric, kept, v in scored}
+        assert list(scored) == ["geneval", "gold", "accuracy_10", "diversity"]
+        values = {metric: (kept.tolist(), v) for metric, (kept, v) in scored.items()}
         for metric, kept in (("geneval", [0, 1]), ("gold", [0, 1]), ("accuracy_10", [2])):
             wanted = means[kept] + torch.tensor([[1.0], [3.0], [10.0]])[kept]
             assert values[metric][0] == kept and torch.allclose(values[metric][1], wanted)

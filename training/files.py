@@ -63,12 +63,15 @@ def sha256(path: Path) -> str:
 def sort_metadata(path: Path) -> None:
     """Put a safetensors file's metadata in the order of its keys, so that equal weights are equal files.
 
-    The library keeps metadata in a hash map and writes it in an order that differs from call to call.
+    The library keeps metadata in a hash map and writes it in an order that differs from call to call. Only
+    the header is read and written, however large the tensors are.
     """
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
-    path.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+    with open(path, "r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path}: the header does not fit into its own {length} bytes")
+        stream.seek(8)
+        stream.write(text.ljust(length))

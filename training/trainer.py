@@ -95,7 +95,7 @@ class Trainer:
         """
         c = self.config.training
         window = torch.tensor(self.trainable)
-        count = self.forward and c.forward_steps or c.trained_steps
+        count = (c.forward_steps if self.forward else None) or c.trained_steps
         chosen = window[torch.randperm(len(window), generator=rng)[:count]].sort().values
         rows = rows_of(part, chosen, gate)
         shape = self.model.latent_shape
