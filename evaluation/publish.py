@@ -3,9 +3,10 @@
     snakemake --cores all results/tables results/figures results/claims.md --configfile config/full.yaml
     python -m evaluation.publish --command "the line above" --out docs/results --readme README.md
 
-Tables and claims are copied as they are, figures in fewer colours, with a page that says which commits, machine and packages
-they come from. The tables that the README shows stand there between ``<!-- results: FILE, HEADING -->`` and
-``<!-- end -->`` and are replaced. Runs of code that is not committed are refused: nobody could repeat them.
+Tables and claims are copied as they are, figures in fewer colours, with a page that says which commits,
+machine and packages they come from. The tables that the README shows stand there between ``<!-- results:
+FILE, HEADING -->`` and ``<!-- end -->`` and are replaced. Runs of code that is not committed are refused:
+nobody could repeat them.
 """
 
 from __future__ import annotations
