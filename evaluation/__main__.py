@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import default_device, run_command, set_threads
+from training.command import default_device, run_command, set_threads, start_quickly
 
 
 def _sample(arguments) -> None:
@@ -64,6 +64,7 @@ def _claims(arguments) -> None:
 
 
 def main() -> int:
+    start_quickly()
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     commands = parser.add_subparsers(required=True)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import default_device, run_command, set_threads
+from training.command import default_device, run_command, set_threads, start_quickly
 
 
 def _run(arguments) -> None:
@@ -47,6 +47,7 @@ def check_weights(recorded: dict[str, str]) -> None:
 
 
 def main() -> int:
+    start_quickly()
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="train one run from its run.yaml; resumes from its checkpoint")
