@@ -101,7 +101,7 @@ def dance_sde_step(
     x_next = _draw(mean, noise_std, x_next, noise)
     return Step(
         mean,
-        torch.as_tensor(noise_level).expand_as(dt),
+        torch.full_like(dt, noise_level),
         noise_std,
         _gaussian_log_prob(x_next, mean, noise_std),
         x_next,

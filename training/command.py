@@ -32,7 +32,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Call ``arguments.call``; an expected error becomes one line and exit status 1."""
     try:
         arguments.call(arguments)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -50,6 +50,9 @@ class PromptSet:
         if not self.tag_weights:
             return rng.sample(range(len(self.prompts)), count)
         tags, weights = zip(*self.tag_weights.items(), strict=True)
+        known = sum(len(self.by_tag[tag]) for tag, weight in self.tag_weights.items() if weight > 0)
+        if count > known:
+            raise ValueError(f"prompts_per_iteration is {count}, but the drawn tags have {known} prompts")
         chosen: list[int] = []
         while len(chosen) < count:
             index = rng.choice(self.by_tag[rng.choices(tags, weights)[0]])

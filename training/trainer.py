@@ -45,6 +45,9 @@ class Trainer:
         self.started, self.started_cpu = time.monotonic(), provenance.cpu_seconds()
         self.processes = Processes(device)
         settings, task = config.training, config.task_settings
+        self.processes.share(settings.prompts_per_iteration * settings.group_size)  # or raise, at once
+        if settings.data != "none" and data is None:
+            raise ConfigError(f"{config.run} trains on data: give the file of its latents with --data")
         torch.manual_seed(seed_of("adapter", config.seed))  # LoRA's A matrices
         self.model = open_base_model(config.base_model, self.processes.device)
         algorithm = methods.get(config.algorithm)
@@ -71,13 +74,15 @@ class Trainer:
         self.git = provenance.git_state()  # now: what is edited while the run lasts is not what it runs
         if settings.iterations:
             self.prompts = PromptSet(Path(task.prompts), task.tag_weights, self.model)
+            self.model.release_text_encoders()  # before the rewards want their memory
             self.data = DataSet(data, self.prompts) if needs.data else None
             if needs.process != "data":
                 self.collector = Collector(config, self.model, self.prompts, needs, self.processes)
                 # The steps whose noise shares a method may train on.
                 steps = self.model.config.rollout_steps
                 self.trainable = range(steps) if self.forward else self.collector.stochastic
-        self.model.release_text_encoders()
+        else:
+            self.model.release_text_encoders()
 
     @torch.no_grad()
     def start_from(self, folder: Path) -> None:
@@ -270,11 +275,15 @@ class Trainer:
                     shutil.rmtree(self.folder / stale, ignore_errors=True)
             return
         tensors, numbers = found
+        here = self.model.device
         for key, parameter in self.parameters.items():
             parameter.copy_(tensors[f"policy.{key}"])
             self.average[key].copy_(tensors[f"average.{key}"])
-            names = ("step", "exp_avg", "exp_avg_sq")
-            self.optimizer.state[parameter] = {n: tensors[f"optimizer.{n}.{key}"] for n in names}
+            self.optimizer.state[parameter] = {
+                name: tensors[f"optimizer.{name}.{key}"].to(device)
+                # AdamW counts its steps on the CPU.
+                for name, device in (("step", "cpu"), ("exp_avg", here), ("exp_avg_sq", here))
+            }
         for name in self.copies:
             for key, parameter in self.model.adapter_parameters(name).items():
                 parameter.copy_(tensors[f"{name}.{key}"])

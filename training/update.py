@@ -144,12 +144,14 @@ def accumulate_gradients(
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
         sigma, embeddings, gated = sigmas[step], experience.embeddings(image), experience.gate[image]
 
-        def transition(velocity, keep=slice(None), x=x, x_next=x_next, step=step):
+        sigma_next = sigmas[step + 1]
+
+        def transition(velocity, keep=slice(None), x=x, x_next=x_next, now=sigma, later=sigma_next):
             return STEPS[sde](
                 velocity,
                 x[keep],
-                sigmas[step[keep]],
-                sigmas[step[keep] + 1],
+                now[keep],
+                later[keep],
                 sigma_second=sigmas[1],
                 noise_level=noise_level,
                 x_next=x_next[keep],
