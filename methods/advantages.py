@@ -8,6 +8,7 @@ import torch
 
 Normalisation = Literal["group_std", "global_std", "none"]
 Reading = Literal["paper", "official_code"]
+ROUNDING = 1e-6  # cosine distance in float32 below which two images are the same
 
 
 def group_mean(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
@@ -50,7 +51,7 @@ def diversity_aware(
     """Shape positive advantages by how far an image lies from its group (GARDO Eq. 8).
 
     ``paper``: A d where A > 0. ``official_code``: d is divided by its group mean, so common good images
-    shrink; where a whole group has distance 0 the factor is 1 (the public code gives NaN there).
+    shrink; where a whole group has distance 0, up to rounding, the factor is 1 (the public code: NaN).
 
     Args:
         advantages: (N,) without division by a standard deviation.
@@ -59,5 +60,5 @@ def diversity_aware(
     if reading == "paper":
         return torch.where(advantages > 0, advantages * distance, advantages)
     mean = group_mean(distance, groups)
-    factor = torch.where(mean > 0, distance / mean.clamp(min=1e-12), torch.ones_like(mean))
+    factor = torch.where(mean > ROUNDING, distance / mean.clamp(min=ROUNDING), torch.ones_like(mean))
     return torch.where(advantages >= 0, advantages * factor, advantages)

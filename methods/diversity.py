@@ -26,7 +26,8 @@ def nearest_distance(features: torch.Tensor, groups: torch.Tensor) -> torch.Tens
     distances = cosine_distances(features)
     same = groups[:, None] == groups[None, :]
     other = same & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-    nearest = distances.masked_fill(~other, torch.inf).min(dim=1).values
+    # Rounding leaves equal images a little apart, on either side of zero.
+    nearest = distances.masked_fill(~other, torch.inf).min(dim=1).values.clamp(min=0)
     return torch.where(other.any(dim=1), nearest, torch.ones_like(nearest))
 
 

@@ -13,6 +13,8 @@ import torch
 
 from methods.advantages import Reading
 
+ROUNDING = 1e-9
+
 
 def win_rate(scores: torch.Tensor) -> torch.Tensor:
     """w(y_i) = (1/B) #{j : y_i > y_j}; ties win nothing. (..., B) -> (..., B) in [0, 1)."""
@@ -57,6 +59,9 @@ class GateShareController:
     The mean above the window's maximum: k <- 1.1 k; below its minimum: k <- 0.9 k. ``paper``: k at most
     1, and the rule acts once the window is full. ``official_code``: k in [0.02, 0.2], from the second
     batch on. The mean joins the window after the rule.
+
+    Win rates average to (B - 1) / 2B over a batch without ties, whatever the rewards, so as printed the rule
+    answers to ties alone; differences of rounding must not move it.
     """
 
     def __init__(self, initial_share: float, window: int, reading: Reading):
@@ -69,7 +74,8 @@ class GateShareController:
         """Returns the share to use for this batch."""
         full = len(self.window) == self.window.maxlen
         if self.window and (full or self.reading == "official_code"):
-            factor = 1.1 if batch_mean > max(self.window) else 0.9 if batch_mean < min(self.window) else 1.0
+            above, below = batch_mean - max(self.window), min(self.window) - batch_mean
+            factor = 1.1 if above > ROUNDING else 0.9 if below > ROUNDING else 1.0
             self.share = min(max(self.share * factor, self.low), self.high)
         self.window.append(batch_mean)
         return self.share
