@@ -30,9 +30,13 @@ class ClaimTest(_Strict):
     )
     method: str
     against: str | None = Field(None, description="a method, or a pattern whose every match is compared")
+    optional: bool = Field(False, description="left out where its runs are absent")
     direction: Literal["higher", "lower", "within"]
     margin: float = Field(0.0, description="in the metric's own units; -0.03 and higher: not worse by 0.03")
     margin_share: float | None = Field(None, description="the margin as a share of the mean of against")
+    margin_spread: float | None = Field(
+        None, description="the margin in standard deviations of against, over prompts where they are known"
+    )
     bounds: tuple[float, float] | None = Field(None, description="for within")
     bases: Literal["all", "first", "others"] = "all"
 
@@ -42,8 +46,11 @@ class ClaimTest(_Strict):
             raise ValueError(f"a test looks at exactly one of {', '.join(KINDS)}")
         if (self.direction == "within") != (self.bounds is not None):
             raise ValueError("bounds belong to the direction within, and only to it")
-        if self.against is None and (self.vote or self.margin_share is not None):
-            raise ValueError("a vote and a margin_share need against")
+        relative = self.margin_share is not None or self.margin_spread is not None
+        if self.against is None and (self.vote or relative):
+            raise ValueError("a vote, a margin_share and a margin_spread need against")
+        if self.margin_share is not None and self.margin_spread is not None:
+            raise ValueError("give margin_share or margin_spread, not both")
         return self
 
 

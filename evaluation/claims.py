@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.claim_tests import KINDS, Claim, Claims, ClaimTest, load
-from evaluation.evidence import Evidence
+from evaluation.evidence import BySeed, Evidence
 from evaluation.html import html
 from evaluation.image_scores import ByImage
 from evaluation.statistics import bootstrap_interval, last_step, paired_differences
@@ -47,9 +47,21 @@ def judge(low: float, high: float, test: ClaimTest, margin: float) -> Verdict:
 def _describe(kind: str, name: str, test: ClaimTest, method: str, against: str | None, margin: float) -> str:
     what = f"{name}, {test.over}" if kind == "history" else f"Δ-Vote by {name}" if kind == "vote" else name
     who = method if against is None else f"{method} − {against}"
+    if kind == "vote":
+        who = f"votes for {against} − votes for {method}"
     if test.direction == "within":
         return f"{what}: {who} within {test.bounds[0]:g} to {test.bounds[1]:g}"
     return f"{what}: {who} {'>' if test.direction == 'higher' else '<'} {margin:.3g}"
+
+
+def _margin(test: ClaimTest, theirs: BySeed) -> float:
+    """The margin in the metric's own units."""
+    values = np.concatenate([np.ravel(v) for v in theirs.values()])
+    if test.margin_share is not None:
+        return test.margin_share * abs(float(values.mean()))
+    if test.margin_spread is not None:
+        return test.margin_spread * float(values.std())
+    return test.margin
 
 
 def evaluate_test(
@@ -76,8 +88,8 @@ def evaluate_test(
                 ours = read(name, test.method)
                 theirs = {s: 0.0 for s in ours} if rival is None else read(name, rival)
                 values = paired_differences(ours, theirs)
-                if test.margin_share is not None and theirs:
-                    margin = test.margin_share * abs(float(np.mean([np.mean(v) for v in theirs.values()])))
+                if theirs:
+                    margin = _margin(test, theirs)
             if not values.size:
                 continue
             interval = bootstrap_interval(values, level)
@@ -130,7 +142,8 @@ def _lacking(claim: Claim, blocks: list[tuple[tuple[str, str], Evidence]]) -> st
     if any(test.mixture for test in claim.tests):
         return "the Gaussian mixture has not been run"
     ran = {m for _, evidence in blocks for m in evidence.methods("*")}
-    wanted = dict.fromkeys(m for t in claim.tests for m in (t.method, t.against) if m)
+    needed = [t for t in claim.tests if not t.optional]
+    wanted = dict.fromkeys(m for t in needed for m in (t.method, t.against) if m)
     absent = [m for m in wanted if "*" not in m and m not in ran]
     if absent:
         return f"no runs of {', '.join(absent)}"
@@ -142,7 +155,8 @@ def evaluate(
     blocks: list[tuple[tuple[str, str], Evidence]],
     mixture: pd.DataFrame | None = None,
 ) -> list[dict[str, Any]]:
-    """One entry per claim, base and task where every test of the claim has its runs, else one that says why.
+    """One entry per claim, base and task where every test that is not optional has its runs, else one that
+    says why.
 
     Args:
         blocks: ((base, task), evidence), the main base first.
@@ -158,7 +172,8 @@ def evaluate(
                 continue
             tests = [t for t in claim.tests if t.bases in ("all", "first" if base == first else "others")]
             results = [evaluate_test(evidence, test, stated.groups, stated.level) for test in tests]
-            if results and all(results):
+            held = [bool(r) or t.optional for t, r in zip(tests, results, strict=True)]
+            if any(results) and all(held):
                 found.append(_entry(name, claim, (base, task), [r for part in results for r in part]))
         entries += found or [_absent(name, claim, _lacking(claim, blocks))]
     return entries
@@ -194,7 +209,9 @@ def caption(entries: list[dict[str, Any]], level: float) -> list[str]:
     return [
         "; ".join(f"{verdict}: {count}" for verdict, count in counts.items()) + ".",
         f"Differences are paired by seed; intervals are {level:.0%} bootstrap intervals over seeds and over "
-        "the prompts within a seed. A claim is reproduced where every test is; verdicts are computed.",
+        "the prompts within a seed, all seeds sharing the same prompts. With three seeds an interval over "
+        "seeds alone reaches from the least to the greatest value. Tests are not corrected for their number. "
+        "A claim is reproduced where every test is; verdicts are computed.",
     ]
 
 

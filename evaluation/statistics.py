@@ -2,7 +2,7 @@
 
 The estimators follow rliable (Agarwal et al., arXiv 2108.13264): the unit that is resampled is the
 run (one seed), because images of one run share everything that training did. Where the scores of single
-prompts are known, prompts are resampled within each drawn seed as well: a test set is a sample, too.
+prompts are known, prompts are resampled within each drawn seed as well.
 With few seeds the percentile interval is narrow (over seeds alone it cannot leave the observed range), so
 tables and figures always say how many seeds stand behind it.
 """
@@ -69,8 +69,8 @@ def bootstrap_interval(
 
     ``values_by_seed``: (S,) floats, one per seed, or (S, P), one per seed and prompt; seeds in any order. One
     seed without prompts, or values that all agree, give an interval of width zero; only ``Interval.seeds``
-    tells the two apart. With prompts the interval is a little wide, as a seed's own mean already varies with
-    its prompts.
+    tells the two apart. Prompts are drawn for each seed apart, although all seeds share one test set: what
+    the choice of its prompts would change in all seeds alike is not in the interval.
     """
     values = _finite(values_by_seed, (1, 2))
     # Sorted, so that the order in which runs were collected cannot change a digit.

@@ -95,16 +95,18 @@ WORLD = {
     "base": {"ocr": 0.6, "gold": 0.3, "diversity": 0.2, "scene_preference_vit": 20.0, "diffusion_loss": 0.5},
     "grpo": {"ocr": 0.9, "gold": 0.2, "diversity": 0.1, "scene_preference_vit": 15.0, "diffusion_loss": 0.8},
     "grpo_no_std": {"ocr": 0.9, "scene_preference_vit": 17.0},
-    "grpo_kl_large": {"ocr": 0.8, "scene_preference_vit": 19.9, "diffusion_loss": 0.7},
+    "grpo_kl_small": {"ocr": 0.8, "scene_preference_vit": 20.0},
+    "grpo_kl_large": {"ocr": 0.8, "diffusion_loss": 0.7},
     "grpo_kl_0_4": {"ocr": 0.8, "gold": 0.2},
     "grpo_kl_1_6": {"ocr": 0.8, "gold": 0.25},
     "gardo": {"ocr": 0.9, "diversity": 0.19},
-    "gardo_no_diversity": {"ocr": 0.9, "diversity": 0.12, "scene_preference_vit": 19.9},
+    "gardo_no_diversity": {"ocr": 0.9, "diversity": 0.12, "scene_preference_vit": 20.0},
     "ddrl_synthetic": {"ocr": 0.8, "scene_preference_vit": 20.0, "diffusion_loss": 0.51},
-    "ddrl_real": {"ocr": 0.8, "diffusion_loss": 0.51},
+    "ddrl_real": {"ocr": 0.8, "scene_preference_vit": 20.0, "diffusion_loss": 0.51},
     "sft_then_ddrl": {"ocr": 0.8, "diffusion_loss": 0.51},
     "grpo_multi_reward": {"ocr": 0.7},
     "diffusion_nft": {"ocr": 0.9, "diversity": 0.1, "scene_preference_vit": 15.0},
+    "diffusion_nft_kl": {"ocr": 0.7},
     "diffusion_nft_gardo": {"ocr": 0.9, "diversity": 0.2, "scene_preference_vit": 18.0},
 }
 CURVES = {"grpo": [0.6, 0.8, 0.9], "gardo": [0.6, 0.8, 0.9], "gardo_no_diversity": [0.6, 0.8, 0.9]}
@@ -115,17 +117,20 @@ MOVES = [
     ("Definition 1", "grpo", "gold", 0.4),
     ("Definition 1", "grpo", "ocr", 0.6),
     ("G2", "grpo_no_std", "scene_preference_vit", 14.0),
-    ("G3", "grpo_kl_large", "ocr", 0.95),
-    ("G3", "grpo_kl_large", "scene_preference_vit", 18.0),
+    ("G3", "grpo_kl_small", "ocr", 0.95),
+    ("G3", "grpo_kl_small", "scene_preference_vit", 18.0),
     ("G4", "gardo_no_diversity", "ocr", 0.8),
     ("G5", "gardo", "diversity", 0.1),
     ("G9", "diffusion_nft_gardo", "scene_preference_vit", 14.0),
+    ("G9", "diffusion_nft_kl", "ocr", 0.95),
     ("D1", "grpo_kl_0_4", "gold", 0.4),
+    ("D1", "grpo_kl_1_6", "ocr", 0.5),
     ("D2", "ddrl_synthetic", "ocr", 0.7),
     ("D3", "ddrl_synthetic", "diffusion_loss", 0.6),
     ("D3", "grpo_kl_large", "diffusion_loss", 0.51),
     ("D4", "ddrl_real", "diffusion_loss", 0.6),
     ("D5", "ddrl_real", "ocr", 0.5),
+    ("D5", "ddrl_real", "scene_preference_vit", 18.0),
 ]
 KL = make_history("train/kl_loss", grpo_kl_0_4=[1.0, 2.0, 2.1], grpo_kl_1_6=[1.0, 2.0, 2.1])
 
@@ -174,18 +179,55 @@ def test_a_second_base_has_tests_of_its_own():
 
 
 def test_votes_compare_images_of_one_prompt_and_seed():
-    scores = make_scores(ddrl_synthetic={"scene_preference_vit": 1.0}, grpo={"scene_preference_vit": 1.0})
+    value = {"scene_preference_vit": 1.0}
+    scores = make_scores(base=value, ddrl_synthetic=value, grpo=value)
     key = {(r.run, r.method): (r.run, r.step, r.suite, r.metric) for r in scores.itertuples()}
     for better, expected in (("ddrl_synthetic", "reproduced"), ("grpo", "not reproduced")):
         images = {
             k: single(np.arange(12.0).reshape(3, 4) + (method == better)) for (_, method), k in key.items()
         }
-        assert verdict("D6", scores, images=images) == expected
+        (entry,) = judged("D6", scores, images=images)
+        assert entry["verdict"] == expected and "votes for grpo − votes for ddrl" in str(entry["tests"])
     tie = {k: single(np.zeros((3, 4))) for k in key.values()}
     assert judged("D6", scores, images=tie)[0]["effect"] == 0
     mixed = {k: single([[0.0, 1.0]] if "grpo__" in k[0] else [[0.5, 0.5]]) for k in key.values()}
     assert judged("D6", scores, images=mixed)[0]["effect"] == 0  # one vote each
     assert "missing" in judged("D6", scores)[0]  # no single images, no votes
+
+
+def test_an_optional_test_needs_no_runs_and_counts_where_it_has_them():
+    value = {"scene_preference_vit": 1.0}
+    scores = make_scores(base=value, ddrl_synthetic=value, grpo=value, sft=value)
+    images = {
+        (r.run, r.step, r.suite, r.metric): single(
+            np.arange(12.0).reshape(3, 4) + {"ddrl_synthetic": 1, "sft": 2}.get(r.method, 0)
+        )
+        for r in scores.itertuples()
+    }
+    assert verdict("D6", scores, images=images) == "not reproduced"
+    assert verdict("D6", scores[scores.method != "sft"], images=images) == "reproduced"
+
+
+def test_a_metric_of_another_suite_is_found_where_the_own_suite_lacks_it():
+    # The papers measure unseen metrics on DrawBench, whatever was trained.
+    values = {m: {k: v for k, v in WORLD[m].items() if k != "scene_preference_vit"} for m in ("base", "grpo")}
+    unseen = {m: {"hps_v3": WORLD[m]["scene_preference_vit"]} for m in values}
+    scores = pd.concat([make_scores(**values), make_scores(**unseen).assign(suite="drawbench")])
+    (entry,) = judged("G1", scores)
+    assert entry["verdict"] == "reproduced" and "hps_v3" in str(entry["tests"])
+
+
+def test_a_margin_in_standard_deviations_is_one_of_the_prompts():
+    metric = "scene_preference_vit"
+    scores = make_scores(**{m: {"ocr": WORLD[m]["ocr"], metric: 20.0} for m in ("grpo_no_std", "base")})
+    scores = pd.concat([scores, make_scores(grpo_kl_small={"ocr": 0.8, metric: 19.0})])
+    for spread, expected in ((4.0, "not reproduced"), (8.0, "reproduced")):
+        prompts = spread * np.array([[-1.0], [1.0]])  # one less: 1 / 4 or 1 / 8 of a standard deviation
+        images = {
+            (r.run, r.step, r.suite, r.metric): single(r.value + prompts)
+            for r in scores[scores.metric == metric].itertuples()
+        }
+        assert verdict("G3", scores, images=images) == expected
 
 
 def test_the_mixture_decides_its_claim():
