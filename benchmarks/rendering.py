@@ -65,7 +65,7 @@ def _suite_rows(run: RunConfig, name: str, step: int, evaluation: EvaluationConf
 def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng) -> tuple[list, pd.DataFrame]:
     """Files of one run; returns its rows of both score tables."""
     folder, task = results / "runs" / run.run, load_task(run.task)
-    role_of = {**roles(task, evaluation.gold), "diversity": "diversity"}
+    role_of = {**roles(task, evaluation), "diversity": "diversity"}
     last = run.training.iterations
     jobs = [(s, task.suites[0]) for s in run.snapshots] + [(last, suite) for suite in task.suites]
     single = pd.concat([_suite_rows(run, suite, step, evaluation, rng) for step, suite in jobs])

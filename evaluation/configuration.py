@@ -39,6 +39,9 @@ class EvaluationConfig(_Settings):
     batch: int = Field(ge=1)
     features: str
     gold: list[str] = []
+    instruments: list[list[str]] = Field(
+        [], description="scores of one instrument: where one is the proxy, the others are not unseen"
+    )
     kl_noise_level: float = Field(gt=0, description="of the SDE on which the KL from the base is measured")
     held_out_scenes: bool = Field(
         description="measure the diffusion loss on drawn scenes of the test prompts"
@@ -89,13 +92,15 @@ def scoring_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> 
         "images_per_prompt": config.images_per_prompt,
         "features": config.features,
         "suites": {name: suite.model_dump(mode="json") for name, suite in config.suites.items()},
-        "roles": {name: roles(task, config.gold) for name, task in tasks.items()},
+        "roles": {name: roles(task, config) for name, task in tasks.items()},
         "tasks": {name: task.suites for name, task in tasks.items()},
         **commits(plugins),
     }
 
 
-def roles(task: TaskConfig, gold: list[str]) -> dict[str, str]:
+def roles(task: TaskConfig, config: EvaluationConfig) -> dict[str, str]:
     """Role of each metric in a task; what is not named is unseen."""
-    seen = dict.fromkeys(task.auxiliary, "auxiliary") | dict.fromkeys(gold, "gold")
-    return {**seen, task.proxy: "proxy", task.proxy_metric: "proxy"}
+    seen = dict.fromkeys(task.auxiliary, "auxiliary") | dict.fromkeys(config.gold, "gold")
+    proxies = {task.proxy, task.proxy_metric}
+    related = [metric for scores in config.instruments if proxies & set(scores) for metric in scores]
+    return seen | dict.fromkeys([*related, *sorted(proxies)], "proxy")
