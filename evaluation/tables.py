@@ -207,15 +207,25 @@ def tidy(blocks: list[Block], columns: Mapping) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
+def chosen_bases(spec: Mapping, bases: Sequence[str]) -> list[str]:
+    """The base models of a table; ``bases``: the grid's in order."""
+    groups = {"first": bases[:1], "others": bases[1:], "all": bases}
+    return list(groups[spec["bases"]]) if isinstance(spec["bases"], str) else spec["bases"]
+
+
+def chosen_methods(spec: Mapping, methods: Iterable[str], base_method: str) -> tuple[list[str], set[str]]:
+    """The methods of a table in its order, and those among them without which a block is left out."""
+    chosen = sorted(match(spec["methods"], methods), key=lambda m: m != base_method)  # only the base moves
+    return chosen, set(match(spec.get("subject", ["*"]), chosen)) - {base_method}
+
+
 def _select(
     final, name: str, specs: Mapping, labels: Mapping, published: Mapping, bases: list[str], images: ByImage
 ):
     """Blocks and columns of table ``name``; ``NoRows`` names what the scores lack."""
     spec, base_method = specs["tables"][name], specs["base_method"]
-    groups = {"first": bases[:1], "others": bases[1:], "all": bases}
-    chosen = groups[spec["bases"]] if isinstance(spec["bases"], str) else spec["bases"]
-    methods = sorted(match(spec["methods"], labels), key=lambda m: m != base_method)  # only the base moves
-    subject = set(match(spec.get("subject", ["*"]), methods)) - {base_method}
+    chosen = chosen_bases(spec, bases)
+    methods, subject = chosen_methods(spec, labels, base_method)
     columns = {key: specs["columns"][key] for key in spec["columns"]}
     sources = [published[key] for key in spec["published"]]
     mine = {m: labels[m] for m in methods}

@@ -134,6 +134,30 @@ def test_the_plan_names_licences_addresses_and_sums(bare):
 
 
 @pytest.mark.parametrize(
+    "tables, message",
+    [
+        (["main", "mian"], r"key 'tables' names 'mian'; valid: main, counting"),
+        (["second_base"], r"'second_base', for which the grid has no row.*bases after the first"),
+        (["diffusion_nft"], r"'diffusion_nft', for which the grid has no row.*methods base, diffusion_nft\*"),
+    ],
+)
+def test_a_table_that_would_be_empty_is_named_before_any_job(bare, tables, message):
+    with pytest.raises(ConfigError, match=message):
+        make_plan({**preset("config"), "tables": tables})
+
+
+def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypatch, tmp_path):
+    stated = Path("config/claims.yaml").read_text()
+    broken = tmp_path / "claims.yaml"
+    broken.write_text(stated.replace("method: gardo_no_diversity", "method: gardo_no_divresity"))
+    monkeypatch.setattr("workflow.rendering.CLAIMS", broken)
+    with pytest.raises(
+        ConfigError, match=r"claims.G4: method names 'gardo_no_divresity'; valid: base, dance"
+    ):
+        make_plan(preset("config"))
+
+
+@pytest.mark.parametrize(
     "changes, message",
     [
         ({"parameters": {"clip_rnage": 1}}, r"parameters.clip_rnage.*no method has it.*clip_range"),

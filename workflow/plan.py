@@ -22,6 +22,7 @@ from training.resolve import (
     starting_runs,
     write_runs,
 )
+from workflow.rendering import check_claims, check_tables
 
 RESULTS = Path("results")
 
@@ -115,6 +116,8 @@ def make_plan(config: dict) -> Plan:
                     f"config/tasks/{name}.yaml: key 'suites' names {suite!r}; "
                     f"valid: {', '.join(evaluation.suites)}"
                 )
+    check_claims()
+    check_tables(config["tables"], grid_rows(config))
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     write_runs({**starting, **runs}, RESULTS)
     write_settings("sampling", sampling_settings(evaluation, tasks))

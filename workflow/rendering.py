@@ -1,0 +1,47 @@
+"""What is rendered at the end, checked before the first job: claims and tables must find what they name."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from didactic.configuration import load as load_mixture
+from evaluation import claim_tests
+from evaluation.tables import chosen_bases, chosen_methods
+from training.configuration import ConfigError, read_yaml
+
+CLAIMS, TABLES, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "tables", "gaussian_mixture"))
+
+
+def check_claims() -> None:
+    """Raise ``ConfigError`` for a claim about a method that does not exist."""
+    trained = sorted(path.stem for path in Path("config/methods").glob("*.yaml"))
+    mixed = sorted(load_mixture(MIXTURE).rows)
+    for name, claim in claim_tests.load(CLAIMS).claims.items():
+        for test in claim.tests:
+            known = mixed if test.mixture else trained
+            for key in ("method", "against"):
+                named = getattr(test, key)
+                if named is not None and not any(fnmatchcase(method, named) for method in known):
+                    raise ConfigError(
+                        f"{CLAIMS}: claims.{name}: {key} names {named!r}; valid: {', '.join(known)}"
+                    )
+
+
+def check_tables(requested: list[str], rows: list) -> None:
+    """Raise ``ConfigError`` for a requested table that is unknown or would be empty; ``rows``: the grid."""
+    layout = read_yaml(TABLES)
+    bases = list(dict.fromkeys(row.base for row in rows))
+    methods = dict.fromkeys(method for row in rows for method in row.methods)
+    for name in requested:
+        if name not in layout["tables"]:
+            raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(layout['tables'])}")
+        spec = layout["tables"][name]
+        _, subject = chosen_methods(spec, methods, layout["base_method"])
+        chosen = chosen_bases(spec, bases)
+        if not any(r.base in chosen and r.task in spec["tasks"] and subject & set(r.methods) for r in rows):
+            raise ConfigError(
+                f"key 'tables' names {name!r}, for which the grid has no row: {TABLES} wants the bases "
+                f"{chosen or 'after the first'}, one of the tasks {', '.join(spec['tasks'])} and one of the "
+                f"methods {', '.join(spec.get('subject', spec['methods']))}"
+            )
