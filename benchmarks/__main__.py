@@ -7,6 +7,7 @@ overhead, scaling; ``--grids`` adds whole grids in fresh clones. Leave the machi
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -28,10 +29,7 @@ COMPARED = ("grpo", "gardo")
 def measure_loops(device: str, repeats: int) -> dict:
     pairs = [(task, method) for task in TASKS for method in COMPARED]
     return {
-        f"{method}, {task}": {
-            **loops.against_straight(method, task, device, repeats),
-            "gradient_difference": loops.gradient_difference(method, device),
-        }
+        f"{method}, {task}": loops.against_straight(method, task, device, repeats)
         for task, method in tqdm(pairs, desc="straight loop")
     }
 
@@ -42,7 +40,10 @@ def measure_methods(device: str, repeats: int) -> dict:
 
 
 def measure_overhead(device: str, repeats: int) -> dict:
-    return {"start_up_seconds": overhead.start_up(repeats), "snakemake_seconds_per_job": overhead.per_job()}
+    return {
+        "start_up_seconds": overhead.start_up(repeats),
+        "snakemake_seconds_per_job": overhead.per_job(repeats),
+    }
 
 
 def measure_scaling(device: str, repeats: int) -> dict:
@@ -58,6 +59,12 @@ PARTS = {
 }
 
 
+def same_code(path: Path, git: dict) -> dict:
+    """What was measured before with this very code; nothing where it was another."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("git") == git and not git["dirty"] else {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
@@ -71,15 +78,26 @@ def main() -> int:
     set_threads(arguments.threads)
 
     machine = hardware(arguments.threads)
-    result = {"hardware": machine, "git": provenance.git_state(), "repeats": arguments.repeats}
-    for name in arguments.only:
-        result[name] = PARTS[name](arguments.device, arguments.repeats)
-    if arguments.grids:
-        result["grids"] = {path: overhead.grid(path, arguments.cores) for path in arguments.grids}
     label = machine["accelerator"] if arguments.device == "cuda" else machine["processor"]
     path = arguments.out / re.sub(r"[^A-Za-z0-9]+", "-", str(label)).strip("-").lower()
-    write_json(path.with_suffix(".json"), result)
-    write_text(path.with_suffix(".md"), to_markdown(result))
+    result = {
+        "hardware": machine,
+        "git": provenance.git_state(str(arguments.out)),
+        "repeats": arguments.repeats,
+    }
+    result = same_code(path.with_suffix(".json"), result["git"]) | result
+    parts = {
+        name: lambda name=name: PARTS[name](arguments.device, arguments.repeats) for name in arguments.only
+    }
+    for config in arguments.grids:
+        parts[f"grid {config}"] = lambda config=config: overhead.grid(config, arguments.cores)
+    for name, measure in parts.items():
+        if name.startswith("grid "):
+            result.setdefault("grids", {})[name.removeprefix("grid ")] = measure()
+        else:
+            result[name] = measure()
+        write_json(path.with_suffix(".json"), result)  # what is measured stays, whatever comes after it
+        write_text(path.with_suffix(".md"), to_markdown(result))
     print(to_markdown(result))
     return 0
 

@@ -29,11 +29,21 @@ def _loops(part: dict) -> str:
             f"{row['straight_seconds']:.2f}",
             f"{row['suite_seconds']:.2f}",
             f"{row['ratio']:.2f}×",
+            f"{row['exact_ratio']:.2f}×",
             f"{row['gradient_difference']:.0e}",
+            f"{row['gradient_difference_as_timed']:.1%}",
         ]
         for name, row in part.items()
     ]
-    header = ["iteration of", "straight loop, s", "suite, s", "ratio of pairs", "gradients apart (fp32)"]
+    header = [
+        "iteration of",
+        "straight loop, s",
+        "suite, s",
+        "ratio of pairs",
+        "ratio, suite in fp32",
+        "gradients apart, fp32",
+        "gradients apart, as timed",
+    ]
     return _table(header, rows)
 
 
@@ -62,18 +72,20 @@ def _scaling(part: dict) -> str:
                 f"{found['time_exponent']:.2f}",
                 ", ".join(f"{p['peak_memory_mb']:.0f}" for p in points),
                 f"{found['memory_exponent']:.2f}",
+                f"{found['memory_fixed_mb']:.0f} + {found['memory_per_unit_mb']:.2f} x",
             ]
         )
-    header = ["what grows", "values", "s per iteration", "exponent", "peak MB", "exponent"]
+    header = ["what grows (x)", "values", "s per iteration", "exponent", "peak MB", "exponent", "line, MB"]
     return _table(header, rows)
 
 
 def _grids(part: dict) -> str:
     rows = [
-        [name, str(r["cores"]), f"{r['seconds'] / 60:.1f}", f"{r['peak_memory_mb']:.0f}"]
+        [name, str(r["cores"]), *(f"{r[k] / 60:.1f}" for k in ("seconds", "cpu_seconds"))]
+        + [f"{r['peak_memory_mb']:.0f}"]
         for name, r in part.items()
     ]
-    return _table(["grid", "cores", "minutes", "peak MB of a process"], rows)
+    return _table(["grid", "cores", "minutes", "CPU minutes", "peak MB of a process"], rows)
 
 
 PARTS = {

@@ -41,19 +41,25 @@ def point(settings: dict[str, int], launcher: tuple[str, ...] = (sys.executable,
 
 
 def ladder(key: str) -> dict:
-    """Points of one ladder and the fitted exponents of time and memory."""
+    """Points of one ladder, the fitted exponents of time and memory, and the line of memory."""
     points = []
     for value in LADDERS[key]:
         if key == "processes":
-            measured = point({}, ("torchrun", "--nproc_per_node", str(value)))
+            launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(value))
+            measured = point({}, launcher)
         else:
             measured = point({key: value, **FIXED.get(key, {})})
         points.append({key: value, **measured})
     values = [p[key] for p in points]
+    memory = [p["peak_memory_mb"] for p in points]
+    line = statistics.linear_regression(values, memory)
     return {
         "points": points,
         "time_exponent": exponent(values, [p["seconds"] for p in points]),
-        "memory_exponent": exponent(values, [p["peak_memory_mb"] for p in points]),
+        "memory_exponent": exponent(values, memory),
+        # The process's own memory hides growth from an exponent; a line tells the two apart.
+        "memory_fixed_mb": line.intercept,
+        "memory_per_unit_mb": line.slope,
     }
 
 

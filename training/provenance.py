@@ -22,15 +22,20 @@ PACKAGES = (
 )
 
 
-def git_state() -> dict[str, str | bool | None]:
-    """Commit and whether a file differs from it or it lacks a Python file; None outside a repository."""
+def git_state(beside: str | None = None) -> dict[str, str | bool | None]:
+    """Commit and whether a file differs from it or it lacks a Python file; None outside a repository.
+
+    ``beside``: a folder whose files do not count.
+    """
+    but = [f":!{beside}"] if beside else []
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         dirty = bool(
-            git("status", "--porcelain", "--untracked-files=no") or git("status", "--porcelain", "*.py")
+            git("status", "--porcelain", "--untracked-files=no", ".", *but)
+            or git("status", "--porcelain", "*.py", *but)
         )
         return {"commit": git("rev-parse", "HEAD"), "dirty": dirty}
     except (OSError, subprocess.CalledProcessError):
