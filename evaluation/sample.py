@@ -73,6 +73,11 @@ def measure(
     return found
 
 
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
+    """Float (N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3) on the CPU."""
+    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
+
+
 def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> None:
     """Write ``out/<suite>_<step>.safetensors`` (uint8 N, H, W, 3), contact sheets of the last step, and
     ``out/measures.parquet`` (step, metric, value, n_images).
@@ -115,9 +120,7 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
                     batch=batch,
                     empty=empty,
                 )
-            pixels = (
-                (decode(model, latents, batch) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
-            )
+            pixels = torch.cat([to_bytes(decode(model, z, batch)) for z in latents.split(batch)])
             save_file({"images": pixels}, temporary / f"{suite}_{step:06d}.safetensors")
             if step == last:
                 rows = pixels.numpy().reshape(len(prompts), per_prompt, *pixels.shape[1:])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 import rewards
 from evaluation.sample import MEASURES
@@ -19,6 +20,7 @@ from training.configuration import load_run, read_yaml
 from training.files import replacing
 
 COLUMNS = ["run", "base", "task", "method", "seed", "step", "suite", "metric", "role", "value", "n_images"]
+CHUNK_BYTES = 2**28  # of images that a reward is given at a time
 COSTS = {
     "train_wall_seconds": "wall_seconds",
     "train_cpu_seconds": "cpu_seconds",
@@ -51,10 +53,16 @@ class ImageFile:
     prompts: list[dict]
     k: int
 
-    def read(self) -> torch.Tensor:
-        """Float (n, k, 3, H, W) in [0, 1]."""
-        pixels = load_file(self.path)["images"].permute(0, 3, 1, 2).float() / 255
-        return pixels.unflatten(0, (len(self.prompts), self.k))
+    def read(self, prompts: torch.Tensor) -> Iterator[tuple[torch.Tensor, list[dict]]]:
+        """Images of these prompts (m,), float (c, 3, H, W) in [0, 1], with the prompt of each; as many at a
+        time as a suite of photographs leaves memory for."""
+        with safe_open(self.path, "pt") as stream:
+            pixels = stream.get_tensor("images")
+        rows = (prompts[:, None] * self.k + torch.arange(self.k)).flatten()
+        size = max(1, CHUNK_BYTES // (4 * pixels[0].numel()))
+        for chunk in rows.split(size):
+            images = pixels[chunk].permute(0, 3, 1, 2).float() / 255
+            yield images, [self.prompts[i] for i in (chunk // self.k).tolist()]
 
     def metrics(self) -> list[tuple[str, str, list[int] | None]]:
         """(metric, the reward that measures it, inclusive range of object counts or None for all)."""
@@ -73,19 +81,18 @@ def score_files(files: list[ImageFile], features: str) -> list[dict[str, tuple[t
         reward = rewards.get(name)
         for file, results in zip(files, scored, strict=True):
             wanted = [(metric, bounds) for metric, by, bounds in file.metrics() if by == name]
-            images = file.read() if wanted else None
             for metric, bounds in wanted:
                 kept = _within(file.prompts, bounds)
-                chosen = [file.prompts[i] for i in kept.repeat_interleave(file.k).tolist()]
-                values = reward(images[kept].flatten(0, 1), [p["prompt"] for p in chosen], chosen)
-                results[metric] = kept, values.double().reshape(len(kept), file.k)
+                parts = [reward(images, [p["prompt"] for p in of], of) for images, of in file.read(kept)]
+                results[metric] = kept, torch.cat(parts).double().reshape(len(kept), file.k)
         del reward
     if any(file.k > 1 for file in files):
         encoder = get_features(features)
         for file, results in zip(files, scored, strict=True):
             kept = _within(file.prompts, file.suite["counts"])
-            embedded = encoder(file.read()[kept].flatten(0, 1)).reshape(len(kept), file.k, -1)
-            results["diversity"] = kept, group_diversity(embedded).double()[:, None]
+            embedded = torch.cat([encoder(images) for images, _ in file.read(kept)])
+            grouped = embedded.reshape(len(kept), file.k, -1)
+            results["diversity"] = kept, group_diversity(grouped).double()[:, None]
     return scored
 
 

@@ -50,9 +50,13 @@ def test_every_reward_is_opened_once_for_all_files(files, opened):
     assert opened == {"geneval": 1, "gold": 1}
 
 
-def test_values_belong_to_their_images_and_prompts(files, opened):
+@pytest.mark.parametrize("images_at_a_time", [1, 3, 100])
+def test_values_belong_to_their_images_and_prompts(files, opened, monkeypatch, images_at_a_time):
+    monkeypatch.setattr("evaluation.score.CHUNK_BYTES", images_at_a_time * 4 * 8 * 8 * 3)
     for file, scored in zip(files, score_files(files, "any"), strict=True):
-        means = file.read().flatten(2).mean(2).double()
+        parts = list(file.read(torch.arange(3)))
+        assert max(len(images) for images, _ in parts) == min(images_at_a_time, 6)
+        means = torch.cat([images.flatten(1).mean(1) for images, _ in parts]).reshape(3, 2).double()
         assert list(scored) == ["geneval", "gold", "accuracy_10", "diversity"]
         values = {metric: (kept.tolist(), v) for metric, (kept, v) in scored.items()}
         for metric, kept in (("geneval", [0, 1]), ("gold", [0, 1]), ("accuracy_10", [2])):
