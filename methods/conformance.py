@@ -2,7 +2,8 @@
 
 Every ``DIR/*.json`` is ``{"function": name, "cases": [{"inputs": {...}, "expected": {...}}]}``. The
 functions called here are those that training calls. One JSON line per expected key; exit status 1 if
-any differs by more than 1e-4 relative + 1e-5 absolute (booleans exactly) or a function is unknown.
+any differs by more than 1e-4 relative + 1e-5 absolute (booleans exactly), a function is unknown or a case
+lacks a key.
 """
 
 from __future__ import annotations
@@ -166,17 +167,28 @@ def compare(found, expected) -> tuple[float, bool]:
     return error.max().item(), bool((error <= ABSOLUTE + RELATIVE * wanted.abs()).all())
 
 
+def _fault(function: str, case: int, what: str) -> dict:
+    return {"function": function, "case": case, "key": what, "max_abs_error": None, "ok": False}
+
+
 def check_file(path: Path) -> list[dict]:
     """One result per case and expected key."""
-    content = json.loads(path.read_text())
-    name = content["function"]
+    try:
+        content = json.loads(path.read_text())
+        name, cases = content["function"], content["cases"]
+    except (ValueError, KeyError, TypeError):
+        return [_fault(path.name, 0, "not a file of reference cases")]
     if name not in FUNCTIONS:
-        return [{"function": name, "case": 0, "key": "unknown function", "max_abs_error": None, "ok": False}]
+        return [_fault(name, 0, "unknown function")]
     results = []
-    for number, case in enumerate(content["cases"]):
+    for number, case in enumerate(cases):
         function = FUNCTIONS[name]
-        extra = (case["expected"],) if function is uncertainty_gate else ()
-        found = function(case["inputs"], *extra)
+        try:
+            extra = (case["expected"],) if function is uncertainty_gate else ()
+            found = function(case["inputs"], *extra)
+        except KeyError as missing:
+            results.append(_fault(name, number, f"lacks {missing}"))
+            continue
         for key, expected in case["expected"].items():
             error, ok = compare(found[key], expected) if key in found else (None, False)
             results.append({"function": name, "case": number, "key": key, "max_abs_error": error, "ok": ok})

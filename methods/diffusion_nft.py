@@ -6,8 +6,10 @@ With the optimality r in [0, 1], the data-collecting old policy v_old and guidan
     L  = r ||x0(v+) - x0||^2 / w+  +  (1 - r) ||x0(v-) - x0||^2 / w-,    x0(v) = x_t - t v.
 
 w is the prediction's own mean absolute error, without gradient (their "adaptive loss weighting").
-Images come from an ODE under the old policy, which follows the policy by a moving average. GARDO's
-components fit in unchanged (arXiv 2512.24138, Table 3); KL-free is ``beta`` = 0.
+Images come from an ODE under the old policy, which follows the policy by a moving average. The released
+code (NVlabs/DiffusionNFT) solves it by dpm2 and shuffles the noise levels t for every image; here it is the
+Euler method, and the images of an update share a random set of levels. GARDO's components fit in unchanged
+(arXiv 2512.24138, Table 3); KL-free is ``beta`` = 0.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from pydantic import Field
 
 from methods.advantages import Normalisation
 from methods.base import ForwardBatch
-from methods.policy_loss import gated_kl
 from methods.regularisation import RegularisationConfig, RegularisedMethod
 
 MIN_WEIGHT = 1e-5
@@ -106,10 +107,8 @@ class DiffusionNFT(RegularisedMethod):
         metrics = {"policy_loss": policy.item()}
         if batch.reference_velocity is None:
             return policy, {**metrics, "kl_loss": 0.0}
-        chosen = batch.reference_rows
-        kl = velocity_kl(batch.velocity[chosen], batch.reference_velocity)
-        term = gated_kl(kl, batch.gate[chosen], batch.rows, batch.gated_rows, c.kl_average == "official_code")
-        return policy + c.beta * term, {**metrics, "kl_loss": term.item()}
+        kl = velocity_kl(batch.velocity[batch.reference_rows], batch.reference_velocity)
+        return self.add_kl(policy, metrics, kl, batch)
 
     def old_policy_decay(self, updates):
         c = self.config

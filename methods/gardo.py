@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from methods.policy_loss import gated_kl, gaussian_kl, policy_term
+from methods.policy_loss import gaussian_kl, policy_term
 from methods.regularisation import RegularisationConfig, RegularisedMethod
 
 
@@ -31,8 +31,7 @@ class GARDO(RegularisedMethod):
             return policy, {**metrics, "kl_loss": 0.0}
         rows = batch.reference_rows
         kl = gaussian_kl(batch.mean[rows], batch.reference_mean, _rows_of(batch.std, rows))
-        term = gated_kl(kl, batch.gate[rows], batch.rows, batch.gated_rows, c.kl_average == "official_code")
-        return policy + c.beta * term, {**metrics, "kl_loss": term.item()}
+        return self.add_kl(policy, metrics, kl, batch)
 
 
 def _rows_of(std: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from methods.advantages import Normalisation, Reading, diversity_aware, group_ad
 from methods.base import Method, MethodConfig, Needs, Prepared, Rollout
 from methods.diversity import nearest_distance
 from methods.gate import GateShareController, gate, uncertainty
+from methods.policy_loss import gated_kl
 
 
 class RegularisationConfig(MethodConfig):
@@ -123,6 +124,12 @@ class RegularisedMethod(Method):
 
     def prepare(self, rollout):
         return self.regularisation.prepare(rollout)
+
+    def add_kl(self, policy: torch.Tensor, metrics: dict[str, float], kl: torch.Tensor, batch):
+        """The loss with beta times the gated KL, and what is logged; ``kl``: of the reference rows."""
+        c, gate = self.config, batch.gate[batch.reference_rows]
+        term = gated_kl(kl, gate, batch.rows, batch.gated_rows, c.kl_average == "official_code")
+        return policy + c.beta * term, {**metrics, "kl_loss": term.item()}
 
     def after_update(self, metrics):
         return self.regularisation.after_update(metrics)

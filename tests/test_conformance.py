@@ -17,6 +17,19 @@ def test_reference_cases(path):
     assert [r for r in results if not r["ok"]] == []
 
 
+def test_every_function_has_reference_cases():
+    assert {path.stem for path in CASES.glob("*.json")} == set(conformance.FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"function": "diversity"}', '{"function": "diversity", "cases": [{"inputs": {}}]}']
+)
+def test_a_broken_file_fails_with_a_line(tmp_path, capsys, text):
+    (tmp_path / "x.json").write_text(text)
+    assert conformance.main([str(tmp_path)]) == 1
+    assert [json.loads(line)["ok"] for line in capsys.readouterr().out.splitlines()] == [False]
+
+
 def test_a_wrong_value_is_found(tmp_path, capsys):
     content = json.loads((CASES / "diversity.json").read_text())
     content["cases"][0]["expected"]["diversity"] += 0.001

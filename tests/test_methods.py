@@ -1,6 +1,7 @@
 """Maths of the methods: edge cases, and a contract that every registered method must keep."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from methods import Batch, DataBatch, ForwardBatch, Rollout, SupervisedBatch
 from methods.advantages import diversity_aware, group_advantages
 from methods.diffusion_nft import diffusion_nft_loss
 from methods.diversity import group_diversity, nearest_distance
-from methods.gate import GateShareController, gate, uncertainty
+from methods.gate import GateShareController, descending_rank, gate, uncertainty, win_rate
 from methods.grpo_guard import normalised_log_ratio
 from methods.policy_loss import gated_kl
 from methods.reward_combination import combine
@@ -32,13 +33,25 @@ def test_nearest_distance_of_an_image_alone_changes_nothing():
     assert distance[0] == 1 and distance[1] == distance[2]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_identical_images_lie_at_distance_zero_up_to_rounding(seed):
+    torch.manual_seed(seed)
+    groups, advantages = torch.zeros(24, dtype=torch.long), torch.linspace(-1, 1, 24)
+    distance = nearest_distance(torch.randn(1, 384).repeat(24, 1), groups)
+    assert (distance >= 0).all() and (distance < 1e-6).all()
+    assert torch.equal(diversity_aware(advantages, distance, groups, "official_code"), advantages)
+    paper = diversity_aware(advantages, distance, groups, "paper")
+    assert torch.equal(paper[:12], advantages[:12])  # negative advantages are never touched
+    assert (paper[12:] >= 0).all() and (paper[12:] < 1e-6).all()
+
+
 @pytest.mark.parametrize("reading", ["paper", "official_code"])
-def test_diversity_factor_is_finite_for_identical_images(reading):
-    features = torch.ones(6, 4)
-    distance = nearest_distance(features, GROUPS).clamp(min=0)
-    shaped = diversity_aware(torch.tensor([1.0, -1, 0, 1, -1, 0]), distance * 0, GROUPS, reading)
-    assert torch.isfinite(shaped).all()
-    assert shaped[1] == -1  # negative advantages are never touched
+def test_an_image_alone_in_its_group_has_advantage_zero(reading):
+    groups = torch.tensor([0, 1, 1])
+    for normalisation in ("group_std", "global_std", "none"):
+        advantages = group_advantages(torch.tensor([0.9, 0.1, 0.5]), groups, normalisation)
+        distance = nearest_distance(torch.randn(3, 4), groups)
+        assert diversity_aware(advantages, distance, groups, reading)[0] == 0
 
 
 def test_diversity_needs_two_images():
@@ -51,6 +64,20 @@ def test_uncertainty_has_opposite_signs_in_paper_and_code():
     paper, code = (uncertainty(proxy, auxiliary, reading) for reading in ("paper", "official_code"))
     assert paper[0] == 0.75 and code[0] == -3
     assert gate(paper, 0.25, "paper").tolist() == [True, False, False, False]
+
+
+def test_equal_scores_win_nothing_and_are_ranked_in_their_order():
+    scores = torch.tensor([1.0, 2.0, 1.0, 2.0])
+    assert win_rate(scores).tolist() == [0, 0.5, 0, 0.5]
+    assert descending_rank(scores).tolist() == [3, 1, 4, 2]
+
+
+def test_rounding_does_not_move_the_share():
+    torch.manual_seed(0)
+    controller = GateShareController(0.1, 3, "paper")
+    for _ in range(50):  # without ties every win rate averages to (B - 1) / 2B
+        means = uncertainty(torch.randn(24), torch.randn(2, 24), "paper").mean().item()
+        assert controller.update(means) == 0.1
 
 
 @pytest.mark.parametrize("reading", ["paper", "official_code"])
@@ -177,6 +204,71 @@ def test_every_method_keeps_the_contract(name):
     assert copy.state_dict() == method.state_dict()
     with pytest.raises(ValueError, match="no_such_key"):
         algorithm.Config(no_such_key=1)
+
+
+def off_policy_batch(method) -> Batch:
+    """A batch whose policy has moved since the rollout."""
+    batch = make_batch(method, torch.ones(1), make_rollout())
+    return replace(batch, old_log_prob=batch.log_prob - torch.linspace(-0.5, 0.5, 6))
+
+
+def written_out(batch: Batch, c) -> tuple[torch.Tensor, torch.Tensor]:
+    """The clipped loss of each row, and the KL of each reference row."""
+    a, ratio = batch.advantages.clamp(-5, 5), torch.linspace(-0.5, 0.5, 6).exp()
+    policy = torch.maximum(-a * ratio, -a * ratio.clamp(1 - c.clip_range, 1 + c.clip_range))
+    if batch.reference_mean is None:
+        return policy, torch.zeros(0)
+    apart = (batch.mean[batch.reference_rows] - batch.reference_mean) ** 2
+    return policy, (apart / (2 * batch.std**2)).mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_grpo_loss_is_the_formula(beta):
+    method = methods.get("grpo")(methods.get("grpo").Config(beta=beta, clip_range=0.1), 32)
+    batch = off_policy_batch(method)
+    policy, kl = written_out(batch, method.config)
+    loss, terms = method.loss(batch)
+    expected = policy.mean() + (beta * kl.mean() if beta else 0)
+    assert torch.allclose(loss, expected) and terms["clipped_share"] == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("reading", ["paper", "official_code"])
+def test_gardo_loss_is_the_formula(reading):
+    config = methods.get("gardo").Config(beta=0.3, clip_range=0.1, gate_share=0.5, kl_average=reading)
+    method = methods.get("gardo")(config, 32)
+    batch = off_policy_batch(method)
+    policy, kl = written_out(batch, config)
+    gated = int(batch.gate.sum())
+    assert 0 < gated == len(kl) < 6
+    expected = policy.mean() + 0.3 * kl.sum() / (6 if reading == "paper" else gated)
+    assert torch.allclose(method.loss(batch)[0], expected)
+    # No gated row, no KL.
+    nothing = replace(batch, reference_rows=None, reference_mean=None)
+    assert torch.allclose(method.loss(nothing)[0], policy.mean())
+
+
+def test_ddrl_loss_is_the_formula():
+    config = methods.get("ddrl").Config(data_beta=0.3, clip_range=0.1)
+    method = methods.get("ddrl")(config, 32)
+    batch = off_policy_batch(method)
+    data = ((batch.data.velocity - (batch.data.noise - batch.data.x0)) ** 2).mean()
+    expected = written_out(batch, config)[0].mean() + 0.3 * data
+    assert torch.allclose(method.loss(batch)[0], expected)
+
+
+def test_diffusion_nft_loss_is_the_formula():
+    config = methods.get("diffusion_nft").Config(beta=0.3, guidance_strength=0.5)
+    method = methods.get("diffusion_nft")(config, 32)
+    b = make_batch(method, torch.full((1,), 1.2), make_rollout())
+    x_t = 0.3 * b.x0 + 0.7 * b.noise
+    r = 0.5 + b.advantages.clamp(-5, 5) / 10
+    errors = []
+    for v in (0.5 * b.old_velocity + 0.5 * b.velocity, 1.5 * b.old_velocity - 0.5 * b.velocity):
+        error = x_t - 0.7 * v - b.x0
+        errors.append((error**2).mean((1, 2, 3)) / error.abs().mean((1, 2, 3)))
+    policy = ((r * errors[0] + (1 - r) * errors[1]) * 5 / 0.5).mean()
+    kl = ((b.velocity - b.reference_velocity) ** 2).mean()
+    assert torch.allclose(method.loss(b)[0], policy + 0.3 * kl)
 
 
 def test_an_unknown_method_names_the_valid_ones():
