@@ -9,9 +9,16 @@ several have any that accelerate understands:
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather, gather_object, reduce
+from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 
 
 class Processes:
@@ -53,3 +60,24 @@ class Processes:
 
     def wait(self) -> None:
         self._state.wait_for_everyone()
+
+    @property
+    def first_of_node(self) -> bool:
+        return self._state.is_local_main_process
+
+    @contextmanager
+    def node_folder(self) -> Iterator[Path]:
+        """A temporary folder that the processes of a node share, gone after the block."""
+        names = [uuid.uuid4().hex]
+        if self.count > 1:
+            broadcast_object_list(names)
+        folder = Path(tempfile.gettempdir()) / f"goodhart-{names[0]}"
+        if self.first_of_node:
+            folder.mkdir(mode=0o700)
+        try:
+            self.wait()
+            yield folder
+            self.wait()
+        finally:
+            if self.first_of_node:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,38 +12,66 @@ from tqdm import tqdm
 
 from base_models.base import BaseModel, Prompts
 from scenes.prompts import read
+from training.processes import Processes
 from training.seeding import seed_of
 
 
-def _room(count: int, like: torch.Tensor) -> torch.Tensor:
-    """Room for ``count`` embeddings in a nameless file under the system's temporary folder.
+def _room(file: Path, count: int, like: torch.Tensor) -> torch.Tensor:
+    """Room for ``count`` embeddings in a file.
 
     50,000 prompts of SD3.5 take 85 GB, more than a process may hold; the pages of a file can leave memory.
+    The memory outlives the file's name.
     """
-    shape = (count, *like.shape[1:])
-    with tempfile.NamedTemporaryFile() as file:
-        size = torch.Size(shape).numel()
-        return torch.from_file(file.name, shared=True, size=size, dtype=like.dtype).view(shape)
+    shape = torch.Size((count, *like.shape[1:]))
+    needed, free = shape.numel() * like.element_size(), shutil.disk_usage(file.parent).free
+    if not file.exists() and needed > free:  # a full disk would kill the process without a word
+        raise ValueError(
+            f"embeddings of {count} prompts need {needed / 1e9:.1f} GB in {file.parent.parent}, "
+            f"{free / 1e9:.1f} GB are free; TMPDIR names another folder"
+        )
+    return torch.from_file(str(file), shared=True, size=shape.numel(), dtype=like.dtype).view(shape)
 
 
 class PromptSet:
-    """Training prompts with embeddings computed once."""
+    """Training prompts with embeddings computed once, by the first process of each node."""
 
-    def __init__(self, path: Path, tag_weights: dict[str, float], model: BaseModel, batch: int = 256):
+    def __init__(
+        self,
+        path: Path,
+        tag_weights: dict[str, float],
+        model: BaseModel,
+        batch: int = 256,
+        processes: Processes | None = None,
+    ):
         self.prompts = read(path)
         self.by_tag: dict[str, list[int]] = {}
         for index, prompt in enumerate(self.prompts):
             self.by_tag.setdefault(prompt["tag"], []).append(index)
         self.tag_weights = tag_weights
         texts = [p["prompt"] for p in self.prompts]
+        first = processes is None or processes.first_of_node
+        with processes.node_folder() if processes else tempfile.TemporaryDirectory() as name:
+            if first:
+                self.embeddings = self._rooms(Path(name), model, texts)
+                self._embed(model, texts, batch)
+            if processes:
+                processes.wait()
+            if not first:
+                self.embeddings = self._rooms(Path(name), model, texts)
+        self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+
+    def _embed(self, model: BaseModel, texts: list[str], batch: int) -> None:
         starts = range(0, len(texts), batch)
         for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5):
             part = model.encode_prompts(texts[start : start + batch])
-            if start == 0:
-                self.embeddings = Prompts(_room(len(texts), part.tokens), _room(len(texts), part.pooled))
             self.embeddings.tokens[start : start + batch] = part.tokens
             self.embeddings.pooled[start : start + batch] = part.pooled
-        self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+
+    @staticmethod
+    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Prompts:
+        example = model.encode_prompts(texts[:1])
+        rooms = {"tokens": example.tokens, "pooled": example.pooled}
+        return Prompts(*(_room(folder / name, len(texts), like) for name, like in rooms.items()))
 
     def draw(self, count: int, seed: int, iteration: int) -> list[int]:
         """``count`` different prompt indices for one iteration, tags drawn by their weights."""

@@ -73,7 +73,9 @@ class Trainer:
         self.wall, self.cpu, self.memory = 0.0, 0.0, 0.0
         self.git = provenance.git_state()  # now: what is edited while the run lasts is not what it runs
         if settings.iterations:
-            self.prompts = PromptSet(Path(task.prompts), task.tag_weights, self.model)
+            self.prompts = PromptSet(
+                Path(task.prompts), task.tag_weights, self.model, processes=self.processes
+            )
             self.model.release_text_encoders()  # before the rewards want their memory
             self.data = DataSet(data, self.prompts) if needs.data else None
             if needs.process != "data":
