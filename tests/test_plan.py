@@ -41,7 +41,7 @@ def bare(tmp_path, monkeypatch):
 
 def all_jobs(plan) -> Jobs:
     runs = set(plan.runs)
-    sets = {Path(p).stem for run in runs for p in plan.made_prompts(run) + plan.made_test_prompts(run)}
+    sets = {Path(p).stem for run in runs for p in plan.training_prompts(run) + plan.test_prompts(run)}
     return Jobs(train=runs, sample=runs, score=runs, prompts=sets)
 
 
@@ -54,7 +54,7 @@ def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
         steps = run.training.iterations * run.training.gradient_steps
         stated = {"paper_ocr": 600, "paper_ocr_long": 1400, "paper_geneval": 2000, "paper_counting": 2000}
         assert run.method == "base" or steps == stated.get(run.task, steps), run.run
-        assert plan.made_test_prompts(run.run) and bool(plan.made_prompts(run.run)) == (run.method != "base")
+        assert plan.test_prompts(run.run) and bool(plan.training_prompts(run.run)) == (run.method != "base")
     guided = {run.task: run.base_model.guidance_scale for run in plan.runs.values()}
     assert guided["paper_geneval_nft"] == 1.0 < guided["paper_geneval"]
 

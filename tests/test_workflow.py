@@ -1,6 +1,7 @@
 """The real DAG on the smoke config, through the real command line, in a copy of the repository."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -197,6 +198,25 @@ def test_a_changed_method_re_trains_that_method_alone(finished):
         assert len(trained) == 4  # two tasks, two seeds
     finally:
         path.write_text(before)
+    assert planned(finished) <= {"tables"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, rule, task", [("geneval_train", "train", "geneval"), ("ocr_test", "sample", None)]
+)
+def test_other_prompts_make_what_they_enter_again(finished, name, rule, task):
+    path = finished / f"resources/prompts/{name}.jsonl"
+    before, times = path.read_text(), (path.stat().st_atime, path.stat().st_mtime)
+    path.write_text("".join(reversed(before.splitlines(keepends=True))))
+    try:
+        made = {job.split()[1] for job in planned(finished) if job.startswith(f"{rule} ")}
+        assert made and all(task in (None, run.split("__")[1]) for run in made)
+        assert all(run.split("__")[1] != "counting" for run in made)
+        assert (rule == "train") == any(job.startswith("train ") for job in planned(finished))
+    finally:
+        path.write_text(before)
+        os.utime(path, times)
     assert planned(finished) <= {"tables"}
 
 

@@ -71,13 +71,10 @@ class Plan:
         """Images per forward pass when data are made."""
         return min(64, self.run_on(base, task).training.micro_batch)
 
-    def made_prompts(self, run: str) -> list[str]:
-        """The training prompts of a run, where a job makes them; the untrained base model needs none."""
+    def training_prompts(self, run: str) -> list[str]:
+        """The file of a run's training prompts; the untrained base model needs none."""
         config = self.trained[run]
-        return self._made([config.task_settings.prompts] if config.training.iterations else [])
-
-    def made_prompts_of_task(self, task: str) -> list[str]:
-        return self._made([self.tasks[task].prompts])
+        return [config.task_settings.prompts] if config.training.iterations else []
 
     def base_runs(self) -> list[str]:
         """As few runs of untrained base models, as they are, as cover all suites of each seed."""
@@ -93,14 +90,10 @@ class Plan:
                 covered |= suites
         return chosen
 
-    def made_test_prompts(self, run: str) -> list[str]:
-        """The test prompts of a run, where a job makes them."""
+    def test_prompts(self, run: str) -> list[str]:
+        """The files of a run's test prompts."""
         suites = self.tasks[self.runs[run].task].suites
-        return self._made([self.evaluation.suites[name].prompts for name in suites])
-
-    @staticmethod
-    def _made(paths: list[str]) -> list[str]:
-        return [path for path in dict.fromkeys(paths) if prompt_sets.set_of(path) is not None]
+        return list(dict.fromkeys(self.evaluation.suites[name].prompts for name in suites))
 
 
 def make_plan(config: dict) -> Plan:

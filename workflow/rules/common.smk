@@ -79,17 +79,17 @@ def mixture_results():
 
 
 def prompts_of_run(wildcards):
-    """The run's training prompts, where a job makes them."""
-    return PLAN.made_prompts(wildcards.run)
+    """The run's training prompts, shipped or made by a job; other prompts train again."""
+    return PLAN.training_prompts(wildcards.run)
 
 
 def prompts_of_task(wildcards):
-    return PLAN.made_prompts_of_task(wildcards.task)
+    return PLAN.tasks[wildcards.task].prompts
 
 
 def prompts_of_suites(wildcards):
-    """The run's test prompts, where a job makes them."""
-    return PLAN.made_test_prompts(wildcards.run)
+    """The run's test prompts, shipped or made by a job."""
+    return PLAN.test_prompts(wildcards.run)
 
 
 def base_scores():

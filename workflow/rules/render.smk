@@ -13,7 +13,18 @@ rule tables:
         **STORED,
         layout="config/tables.yaml",
         published="config/published.yaml",
-        code=rendering_code("tables", "comparison", "costs", "origin", "table_formats", "html", "statistics"),
+        code=rendering_code(
+            "report",
+            "results",
+            "image_scores",
+            "tables",
+            "comparison",
+            "costs",
+            "origin",
+            "table_formats",
+            "html",
+            "statistics",
+        ),
     output:
         report(
             directory("results/tables"),
@@ -34,7 +45,7 @@ rule figures:
     input:
         **STORED,
         layout="config/figures.yaml",
-        code=rendering_code("figures/*", "comparison", "statistics"),
+        code=rendering_code("figures/*", "results", "image_scores", "comparison", "statistics"),
     output:
         report(
             directory("results/figures"),
@@ -55,7 +66,9 @@ rule claims:
     input:
         **STORED,
         claims="config/claims.yaml",
-        code=rendering_code("claim*", "evidence", "table_formats", "html", "statistics"),
+        code=rendering_code(
+            "report", "results", "image_scores", "claim*", "evidence", "table_formats", "html", "statistics"
+        ),
         mixture=mixture_results(),
     output:
         markdown="results/claims.md",
@@ -76,7 +89,7 @@ rule pages:
     input:
         **STORED,
         shown=["config/evaluation.yaml", "config/claims.yaml", "config/tables.yaml", "config/figures.yaml"],
-        code=rendering_code("pages", "html"),
+        code=rendering_code("pages", "results", "html"),
     output:
         report(
             directory("results/pages"),
