@@ -71,7 +71,8 @@ class Processes:
         names = [uuid.uuid4().hex]
         if self.count > 1:
             broadcast_object_list(names)
-        folder = Path(tempfile.gettempdir()) / f"goodhart-{names[0]}"
+        node = self.index - self._state.local_process_index  # nodes may share the file system
+        folder = Path(tempfile.gettempdir()) / f"goodhart-{names[0]}-{node}"
         if self.first_of_node:
             folder.mkdir(mode=0o700)
         try:

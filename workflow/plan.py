@@ -14,6 +14,7 @@ from training.files import sha256, to_yaml, write_if_changed
 from training.image_folder import METADATA
 from training.resolve import (
     RESOURCES,
+    GridRow,
     grid_rows,
     load_base_model,
     load_method,
@@ -36,6 +37,8 @@ class Plan:
     data_per_prompt: int
     evaluation: EvaluationConfig
     tasks: dict[str, TaskConfig]
+    rows: list[GridRow]
+    tables: list[str]
 
     @property
     def trained(self) -> dict[str, RunConfig]:
@@ -100,8 +103,8 @@ def make_plan(config: dict) -> Plan:
     """Resolve, check and write the settings of every step. Raises ``ValueError`` with one clear message."""
     runs = resolve_grid(config)
     starting = starting_runs(runs, config)
-    evaluation = load_evaluation(config.get("evaluation"))
-    tasks = {row.task: load_task(row.task) for row in grid_rows(config)}
+    evaluation, rows = load_evaluation(config.get("evaluation")), grid_rows(config)
+    tasks = {row.task: load_task(row.task) for row in rows}
     for name, task in tasks.items():
         for suite in task.suites:
             if suite not in evaluation.suites:
@@ -110,13 +113,13 @@ def make_plan(config: dict) -> Plan:
                     f"valid: {', '.join(evaluation.suites)}"
                 )
     check_claims()
-    check_tables(config["tables"], grid_rows(config))
+    check_tables(config["tables"])
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     write_runs({**starting, **runs}, RESULTS)
     write_settings("sampling", sampling_settings(evaluation, tasks))
     write_settings("scoring", scoring_settings(evaluation, tasks))
     write_settings("rendering", rendering_settings(config, evaluation))
-    return Plan(runs, starting, config.get("data_per_prompt", 2), evaluation, tasks)
+    return Plan(runs, starting, config.get("data_per_prompt", 2), evaluation, tasks, rows, config["tables"])
 
 
 def write_settings(name: str, settings: dict) -> None:

@@ -20,6 +20,7 @@ from rewards.published import hub
 from training.configuration import ConfigError, RunConfig
 from training.image_folder import ImageFolder
 from workflow.plan import RESULTS, Plan
+from workflow.rendering import empty_tables
 
 CHANNELS = 3
 
@@ -33,6 +34,7 @@ class Jobs:
     score: set[str] = field(default_factory=set)
     data: set[tuple[str, str, str]] = field(default_factory=set)  # base, task, kind
     prompts: set[str] = field(default_factory=set)
+    tables: bool = False
 
     @classmethod
     def of(cls, jobs: Iterable[tuple[str, dict]]) -> Jobs:
@@ -45,12 +47,15 @@ class Jobs:
                 found.data.add((wildcards["base"], wildcards["task"], wildcards["kind"]))
             elif rule == "prompts":
                 found.prompts.add(wildcards["set"])
+            elif rule == "tables":
+                found.tables = True
         return found
 
 
 def check_ready(plan: Plan, jobs: Jobs, *, jobs_run_here: bool) -> None:
     """Raise ``ConfigError`` with one line for each thing that is missing."""
     gaps = [
+        *(empty_tables(plan.tables, plan.rows) if jobs.tables else []),
         *missing_base_models(plan, jobs, jobs_run_here=jobs_run_here),
         *missing_weights(plan, jobs),
         *missing_checksums(jobs.prompts),

@@ -28,20 +28,27 @@ def check_claims() -> None:
                     )
 
 
-def check_tables(requested: list[str], rows: list) -> None:
-    """Raise ``ConfigError`` for a requested table that is unknown or would be empty; ``rows``: the grid."""
-    layout = read_yaml(TABLES)
+def check_tables(requested: list[str]) -> None:
+    """Raise ``ConfigError`` for a table that does not exist."""
+    known = read_yaml(TABLES)["tables"]
+    for name in requested:
+        if name not in known:
+            raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(known)}")
+
+
+def empty_tables(requested: list[str], rows: list) -> list[str]:
+    """One line for each requested table that no row of the grid would fill."""
+    layout, lines = read_yaml(TABLES), []
     bases = list(dict.fromkeys(row.base for row in rows))
     methods = dict.fromkeys(method for row in rows for method in row.methods)
     for name in requested:
-        if name not in layout["tables"]:
-            raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(layout['tables'])}")
         spec = layout["tables"][name]
         _, subject = chosen_methods(spec, methods, layout["base_method"])
         chosen = chosen_bases(spec, bases)
         if not any(r.base in chosen and r.task in spec["tasks"] and subject & set(r.methods) for r in rows):
-            raise ConfigError(
+            lines.append(
                 f"key 'tables' names {name!r}, for which the grid has no row: {TABLES} wants the bases "
                 f"{chosen or 'after the first'}, one of the tasks {', '.join(spec['tasks'])} and one of the "
                 f"methods {', '.join(spec.get('subject', spec['methods']))}"
             )
+    return lines
