@@ -12,6 +12,7 @@ nobody could repeat them.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -21,10 +22,12 @@ from typing import Any
 from PIL import Image
 
 from evaluation import origin
+from evaluation.claims import MIXTURE
 from evaluation.results import read
 from training.command import run_command
 from training.files import replacing, write_text
 
+EXPERIMENTS = ("gaussian_mixture", "theorem")  # shown where they were run
 COLOURS = 256  # of a picture: a third of the size
 BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -89,8 +92,10 @@ def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> 
         "",
         f"Tables: {tables}.",
     ]
-    for table in sorted((out / "gaussian_mixture").glob("*.md")):
-        lines += ["", f"Gaussian mixture: [{table.stem}](gaussian_mixture/{table.name})."]
+    for experiment in EXPERIMENTS:
+        for table in sorted((out / experiment).glob("*.md")):
+            title = experiment.replace("_", " ").capitalize()
+            lines += ["", f"{title}: [{table.stem}]({experiment}/{table.name})."]
     for picture in sorted(out.glob("*/*.png")):
         title = str(picture.relative_to(out).with_suffix("")).removeprefix("figures/")
         title = title.replace("_", " ").replace("/", ", ")
@@ -108,12 +113,15 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         raise ValueError(f"not rendered yet: {', '.join(missing)}")
+    judged = json.loads((results / "claims.json").read_text())
+    if any(entry["base"] == MIXTURE for entry in judged) and not (results / "gaussian_mixture").exists():
+        raise ValueError("the claims judge the Gaussian mixture, and results/gaussian_mixture is gone")
     provenances = read(results / "scores.parquet", results / "config/rendering.yaml").provenance()
     dirty = [run for run, provenance in provenances.items() if origin.is_dirty(provenance)]
     if dirty:
         raise ValueError(f"{len(dirty)} runs were made from code that is not committed, e.g. {dirty[0]}")
     with replacing(out) as temporary:
-        for folder in ("tables", "figures", "gaussian_mixture"):
+        for folder in ("tables", "figures", *(e for e in EXPERIMENTS if (results / e).exists())):
             (temporary / folder).mkdir(parents=True)
             for path in sorted((results / folder).glob("*")):
                 if path.suffix in (".md", ".csv"):

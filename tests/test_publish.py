@@ -1,6 +1,8 @@
 """Results that are kept in the repository."""
 
 import json
+import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -54,6 +56,25 @@ def write_provenance(folder, dirty: bool) -> None:
         "packages": {"torch": "2.13.0"},
     }
     (folder / "runs/a/provenance.json").write_text(json.dumps(provenance))
+
+
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+)
+def test_every_link_leads_somewhere(page):
+    path = ROOT / page
+    links = LINK.findall(path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_a_judged_mixture_must_be_there(results):
+    (results / "claims.json").write_text(json.dumps([{"base": "Gaussian mixture"}]))
+    shutil.rmtree(results / "gaussian_mixture")
+    with pytest.raises(ValueError, match="gaussian_mixture is gone"):
+        publish(results, results.parent / "out", "make publish")
 
 
 def test_a_table_is_taken_without_the_papers_rows():
