@@ -86,18 +86,18 @@ def main() -> int:
         "repeats": arguments.repeats,
     }
     result = same_code(path.with_suffix(".json"), result["git"]) | result
-    parts = {
-        name: lambda name=name: PARTS[name](arguments.device, arguments.repeats) for name in arguments.only
-    }
-    for config in arguments.grids:
-        parts[f"grid {config}"] = lambda config=config: overhead.grid(config, arguments.cores)
-    for name, measure in parts.items():
-        if name.startswith("grid "):
-            result.setdefault("grids", {})[name.removeprefix("grid ")] = measure()
-        else:
-            result[name] = measure()
-        write_json(path.with_suffix(".json"), result)  # what is measured stays, whatever comes after it
+
+    def keep() -> None:
+        """What is measured stays, whatever comes after it."""
+        write_json(path.with_suffix(".json"), result)
         write_text(path.with_suffix(".md"), to_markdown(result))
+
+    for name in arguments.only:
+        result[name] = PARTS[name](arguments.device, arguments.repeats)
+        keep()
+    for config in arguments.grids:
+        result.setdefault("grids", {})[config] = overhead.grid(config, arguments.cores)
+        keep()
     print(to_markdown(result))
     return 0
 

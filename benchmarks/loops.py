@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from pathlib import Path
 
 import torch
 
 from benchmarks.measuring import alternate, ratio
 from benchmarks.setting import EXACT, TASK, iterate, open_trainer
 from benchmarks.straight_loop import StraightLoop
+from training import resolve
 from training.trainer import Trainer
 
 
@@ -71,7 +71,7 @@ def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
 
 def method_names() -> list[str]:
     """Every row of ``config/methods`` that trains."""
-    return sorted(p.stem for p in Path("config/methods").glob("*.yaml") if p.stem != "base")
+    return [name for name in resolve.method_names() if name != "base"]
 
 
 def against_grpo(method: str, device: str, repeats: int) -> dict:

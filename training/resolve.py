@@ -111,6 +111,11 @@ def load_task(name: str) -> TaskConfig:
     return task
 
 
+def method_names() -> list[str]:
+    """Every row of ``config/methods``."""
+    return sorted(path.stem for path in (CONFIG / "methods").glob("*.yaml"))
+
+
 @functools.cache
 def load_method(name: str) -> MethodFile:
     value, where = _file("methods", name)

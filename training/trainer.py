@@ -76,15 +76,14 @@ class Trainer:
             self.prompts = PromptSet(
                 Path(task.prompts), task.tag_weights, self.model, processes=self.processes
             )
-            self.model.release_text_encoders()  # before the rewards want their memory
+        self.model.release_text_encoders()  # before the rewards want their memory
+        if settings.iterations:
             self.data = DataSet(data, self.prompts) if needs.data else None
             if needs.process != "data":
                 self.collector = Collector(config, self.model, self.prompts, needs, self.processes)
                 # The steps whose noise shares a method may train on.
                 steps = self.model.config.rollout_steps
                 self.trainable = range(steps) if self.forward else self.collector.stochastic
-        else:
-            self.model.release_text_encoders()
 
     @torch.no_grad()
     def start_from(self, folder: Path) -> None:

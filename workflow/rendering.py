@@ -7,16 +7,15 @@ from pathlib import Path
 
 from didactic.configuration import load as load_mixture
 from evaluation import claim_tests
-from evaluation.tables import chosen_bases, chosen_methods
 from training.configuration import ConfigError, read_yaml
+from training.resolve import method_names
 
 CLAIMS, TABLES, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "tables", "gaussian_mixture"))
 
 
 def check_claims() -> None:
     """Raise ``ConfigError`` for a claim about a method that does not exist."""
-    trained = sorted(path.stem for path in Path("config/methods").glob("*.yaml"))
-    mixed = sorted(load_mixture(MIXTURE).rows)
+    trained, mixed = method_names(), sorted(load_mixture(MIXTURE).rows)
     for name, claim in claim_tests.load(CLAIMS).claims.items():
         for test in claim.tests:
             known = mixed if test.mixture else trained
@@ -38,6 +37,9 @@ def check_tables(requested: list[str]) -> None:
 
 def empty_tables(requested: list[str], rows: list) -> list[str]:
     """One line for each requested table that no row of the grid would fill."""
+    # Not at the top: it brings scipy along, and every job of a cluster reads the workflow anew.
+    from evaluation.tables import chosen_bases, chosen_methods
+
     layout, lines = read_yaml(TABLES), []
     bases = list(dict.fromkeys(row.base for row in rows))
     methods = dict.fromkeys(method for row in rows for method in row.methods)
