@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from tqdm import tqdm
 
 from benchmarks import loops, overhead, rates, scaling
 from benchmarks.measuring import hardware
-from benchmarks.report import to_markdown
+from benchmarks.report import place, to_markdown, write
 from training import provenance
 from training.command import set_threads
-from training.files import write_json, write_text
 
 TASKS = ("ocr", "counting")
 COMPARED = ("grpo", "gardo")
@@ -78,8 +76,7 @@ def main() -> int:
     set_threads(arguments.threads)
 
     machine = hardware(arguments.threads)
-    label = machine["accelerator"] if arguments.device == "cuda" else machine["processor"]
-    path = arguments.out / re.sub(r"[^A-Za-z0-9]+", "-", str(label)).strip("-").lower()
+    path = place(arguments.out, machine, arguments.device)
     result = {
         "hardware": machine,
         "git": provenance.git_state(str(arguments.out)),
@@ -89,8 +86,7 @@ def main() -> int:
 
     def keep() -> None:
         """What is measured stays, whatever comes after it."""
-        write_json(path.with_suffix(".json"), result)
-        write_text(path.with_suffix(".md"), to_markdown(result))
+        write(path, result)
 
     for name in arguments.only:
         result[name] = PARTS[name](arguments.device, arguments.repeats)

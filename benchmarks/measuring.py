@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from training import provenance
+
 WARM_UP = 1
 
 
@@ -25,9 +27,9 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median wall seconds of ``call`` after one unmeasured call."""
-    for _ in range(WARM_UP):
+def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = WARM_UP) -> float:
+    """Median wall seconds of ``call`` after ``warm_up`` unmeasured calls."""
+    for _ in range(warm_up):
         call()
     return statistics.median(seconds(call) for _ in range(repeats))
 
@@ -56,10 +58,17 @@ def flops(call: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def peak_flops(dtype: torch.dtype, device: str, size: int = 2048, repeats: int = 5) -> float:
+def peak_flops(dtype: torch.dtype, device: torch.device | str, size: int = 2048, repeats: int = 5) -> float:
     """FLOP/s of a square matrix product, the machine's practical peak in this precision."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / median_seconds(lambda: a @ b, repeats)
+
+
+def peak_memory_mb(device: torch.device | str) -> float:
+    """Peak of what tensors held on a GPU, or of what this process held in memory."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return provenance.peak_memory_mb()
 
 
 def exponent(x: list[float], y: list[float]) -> float:
@@ -69,9 +78,12 @@ def exponent(x: list[float], y: list[float]) -> float:
 
 
 def hardware(threads: int) -> dict[str, str | int]:
-    from training.provenance import hardware as described
-
-    return {**described(), "cores": os.cpu_count() or 1, "threads": threads, "system": platform.system()}
+    return {
+        **provenance.hardware(),
+        "cores": os.cpu_count() or 1,
+        "threads": threads,
+        "system": platform.system(),
+    }
 
 
 __all__ = [
@@ -81,6 +93,7 @@ __all__ = [
     "hardware",
     "median_seconds",
     "peak_flops",
+    "peak_memory_mb",
     "ratio",
     "seconds",
 ]

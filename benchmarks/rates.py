@@ -7,24 +7,27 @@ import itertools
 import torch
 
 from base_models.base import POLICY
-from benchmarks.measuring import flops, median_seconds, peak_flops
+from benchmarks.measuring import flops, median_seconds, peak_flops, peak_memory_mb
 from benchmarks.setting import open_trainer
 from training.rollout import decode
+from training.trainer import Trainer
 
 
 def measure(device: str, repeats: int) -> dict:
-    """Rates of the default setting for plain GRPO and, for the update, GARDO.
+    """Rates of plain GRPO on the default setting."""
+    return of(open_trainer("grpo", device), repeats)
 
-    FLOPs are counted in the transformer's and the autoencoder's matrix products and convolutions; the
-    share is of the peak in the precision that the transformer computes in.
+
+def of(trainer: Trainer, repeats: int) -> dict:
+    """Rates of one trainer's iteration, and the peak of memory.
+
+    FLOPs are counted in the transformer's and the autoencoder's matrix products, convolutions and, on GPUs,
+    attention; the share is of the peak in the precision that each computes in.
     """
-    trainer = open_trainer("grpo", device)
-    model, c = trainer.model, trainer.config.training
-    computing = getattr(torch, model.config.merged_dtype or model.config.dtype)
-    peak = peak_flops(computing, device)
+    model, c, device = trainer.model, trainer.config.training, trainer.model.device
     collected = trainer.collector.collect(1, trainer.history)
-    prompt_of, images_count = collected.prompt_of, len(collected.prompt_of)
-    initial, noises = trainer.collector.draw_noise(images_count, slice(0, images_count), 1)
+    prompt_of, count = collected.prompt_of, len(collected.prompt_of)
+    initial, noises = trainer.collector.draw_noise(count, slice(0, count), 1)
     images = decode(model, collected.trajectories.latents[-1], c.micro_batch)
     prepared = trainer.method.prepare(collected.rollout)
     iterations = itertools.count(2)
@@ -32,21 +35,34 @@ def measure(device: str, repeats: int) -> dict:
     @torch.no_grad()
     def roll_out():
         with model.using(POLICY):
-            return trainer.collector.roll_out(prompt_of, initial, noises)
+            for rows in torch.arange(count).split(c.micro_batch):
+                trainer.collector.roll_out(prompt_of[rows], initial[rows], noises[:, rows])
 
+    @torch.no_grad()
+    def decode_all():
+        decode(model, collected.trajectories.latents[-1], c.micro_batch)
+
+    transformer = getattr(torch, model.config.merged_dtype or model.config.dtype)
     calls = {
-        "rollout": roll_out,
-        "decoding": lambda: decode(model, collected.trajectories.latents[-1], c.micro_batch),
-        "update": lambda: trainer.update(collected, prepared, next(iterations)),
+        "rollout": (roll_out, transformer),
+        "decoding": (decode_all, torch.float32),
+        "update": (lambda: trainer.update(collected, prepared, next(iterations)), transformer),
     }
+    peaks = {dtype: peak_flops(dtype, device) for _, dtype in calls.values()}
     rows = {}
-    for name, call in calls.items():
-        taken, counted = median_seconds(call, repeats), flops(call)
+    for name, (call, dtype) in calls.items():
+        counted = flops(call)  # and warm-up
+        taken = median_seconds(call, repeats, warm_up=0)
         rows[name] = {
-            "images_per_second": images_count / taken,
-            "gflop_per_image": counted / images_count / 1e9,
-            "share_of_peak": counted / taken / peak,
+            "images_per_second": count / taken,
+            "gflop_per_image": counted / count / 1e9,
+            "precision": str(dtype).removeprefix("torch."),
+            "share_of_peak": counted / taken / peaks[dtype],
         }
     taken = median_seconds(lambda: trainer.collector.score(images, prompt_of, {}), repeats)
-    rows["reward (PP-OCR)"] = {"images_per_second": images_count / taken}
-    return {"precision": str(computing).removeprefix("torch."), "peak_gflops": peak / 1e9, "rows": rows}
+    rows[f"reward ({trainer.config.task_settings.proxy})"] = {"images_per_second": count / taken}
+    return {
+        "peak_gflops": {str(t).removeprefix("torch."): peak / 1e9 for t, peak in peaks.items()},
+        "peak_memory_mb": peak_memory_mb(device),
+        "rows": rows,
+    }

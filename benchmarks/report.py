@@ -1,6 +1,11 @@
-"""Measurements as Markdown tables."""
+"""Measurements as Markdown tables, and the files they are kept in."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from training.files import write_json, write_text
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -12,14 +17,15 @@ def _rates(part: dict) -> str:
     rows = [
         [
             name,
-            f"{row['images_per_second']:.0f}",
-            f"{row['gflop_per_image']:.2f}" if "gflop_per_image" in row else "–",
-            f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "–",
+            f"{row['images_per_second']:.3g}",
+            f"{row['gflop_per_image']:.3g}" if "gflop_per_image" in row else "–",
+            f"{row['share_of_peak']:.0%} ({row['precision']})" if "share_of_peak" in row else "–",
         ]
         for name, row in part["rows"].items()
     ]
-    peak = f"Peak of a matrix product in {part['precision']}: {part['peak_gflops']:.0f} GFLOP/s.\n\n"
-    return peak + _table(["default setting", "images/s", "GFLOP per image", "share of the peak"], rows)
+    peaks = ", ".join(f"{value:.0f} in {dtype}" for dtype, value in part["peak_gflops"].items())
+    text = f"Peak of a matrix product, GFLOP/s: {peaks}. Peak memory {part['peak_memory_mb']:.0f} MB.\n\n"
+    return text + _table(["one iteration's", "images/s", "GFLOP per image", "share of the peak"], rows)
 
 
 def _loops(part: dict) -> str:
@@ -102,7 +108,21 @@ def to_markdown(result: dict) -> str:
     """All measured parts; what was not measured is left out."""
     machine = ", ".join(f"{key}: {value}" for key, value in result["hardware"].items())
     parts = [f"# Measured\n\n{machine}. Commit {str(result['git']['commit'])[:7]}. Medians.\n"]
+    if "setting" in result:
+        parts.append(", ".join(f"{key}: {value}" for key, value in result["setting"].items()) + ".\n")
     for key, (title, render) in PARTS.items():
         if key in result:
             parts.append(f"## {title}\n\n{render(result[key])}")
     return "\n".join(parts)
+
+
+def place(out: Path, machine: dict, device: str, suffix: str = "") -> Path:
+    """Where results of this hardware are kept, without the ending."""
+    label = machine["accelerator"] if device == "cuda" else machine["processor"]
+    return out / (re.sub(r"[^A-Za-z0-9]+", "-", str(label)).strip("-").lower() + suffix)
+
+
+def write(path: Path, result: dict) -> None:
+    """``path``.json and ``path``.md."""
+    write_json(path.with_name(f"{path.name}.json"), result)
+    write_text(path.with_name(f"{path.name}.md"), to_markdown(result))

@@ -1,10 +1,14 @@
 """The benchmark measures what it says: both loops compute the same, growth is fitted right, tables render."""
 
-import pytest
+import json
 
+import pytest
+import torch
+
+from benchmarks import rates, true_size
 from benchmarks.loops import gradient_difference, method_names
 from benchmarks.measuring import exponent, flops, ratio
-from benchmarks.report import to_markdown
+from benchmarks.report import place, to_markdown, write
 
 SHORT = {"prompts_per_iteration": 2, "group_size": 4}
 
@@ -27,8 +31,6 @@ def test_growth_and_ratios():
 
 
 def test_flops_are_counted():
-    import torch
-
     a, b = torch.ones(8, 16), torch.ones(16, 4)
     assert flops(lambda: a @ b) == 2 * 8 * 16 * 4
 
@@ -42,3 +44,52 @@ def test_a_part_that_was_not_measured_is_left_out():
     text = to_markdown(result)
     assert "| start-up of a job, one image trained | 3.2 |" in text and "0.12" in text
     assert "Rates" not in text and "0123456" in text
+
+
+SMALL = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "caption_projection_dim": 16}
+SMALL_RUN = {"prompts_per_iteration": 1, "group_size": 2, "gradient_steps": 1, "micro_batch": 1}
+
+
+def test_sd35_medium_has_its_true_size():
+    """Its published weight file has 4.94 GB in bf16, position table included."""
+    from diffusers import SD3Transformer2DModel
+
+    with torch.device("meta"):
+        network = SD3Transformer2DModel(**true_size.TRANSFORMER)
+    assert sum(t.numel() for t in network.state_dict().values()) * 2 == pytest.approx(4.94e9, rel=0.001)
+
+
+def test_the_true_size_benchmark_trains_and_reports(tmp_path, monkeypatch):
+    """All of it but the size: a checkpoint of fewer blocks goes through the very code."""
+    narrow = {
+        **SMALL,
+        "joint_attention_dim": 96,
+        "pooled_projection_dim": 64,
+        "dual_attention_layers": (0,),
+    }
+    monkeypatch.setattr(true_size, "CLIP_WIDTHS", (32, 32))
+    monkeypatch.setattr(true_size, "CLIP_HEAD", 8)
+    monkeypatch.setattr(true_size, "T5_WIDTH", 96)
+    autoencoder = {**true_size.AUTOENCODER, "block_out_channels": (32,) * 4}
+    monkeypatch.setattr(true_size, "AUTOENCODER", autoencoder)
+    true_size.save_checkpoint(tmp_path / "checkpoint", ["a red circle"], narrow)
+    base = {"image_size": 32, "rollout_steps": 3}
+    training = {**SMALL_RUN, "sde_steps": 2, "trained_steps": 2}
+    trainer = true_size.open_trainer(tmp_path / "checkpoint", "grpo_kl_large", "cpu", base, training)
+    before = [p.detach().clone() for p in trainer.parameters.values()]
+    measured = rates.of(trainer, repeats=1)
+    assert any((p != b).any() for p, b in zip(trainer.parameters.values(), before, strict=True))
+    assert set(measured["rows"]) == {"rollout", "decoding", "update", "reward (edge_density)"}
+    assert measured["rows"]["rollout"]["precision"] == "bfloat16" and measured["peak_memory_mb"] > 100
+
+    result = {
+        "hardware": {"processor": "some (R) thing", "accelerator": "none"},
+        "git": {"commit": "0123456789"},
+        "setting": {"parameters": 7},
+        "rates": measured,
+    }
+    path = place(tmp_path, result["hardware"], "cpu", "-sd3.5-medium")
+    write(path, result)
+    assert path.name == "some-R-thing-sd3.5-medium".lower()
+    assert json.loads((tmp_path / f"{path.name}.json").read_text()) == result
+    assert "parameters: 7" in (tmp_path / f"{path.name}.md").read_text()
