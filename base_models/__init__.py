@@ -9,7 +9,7 @@ import torch
 
 from base_models.base import BaseModel, BaseModelConfig, Prompts
 
-_NOT_PLUGINS = {"base", "pipelines", "requirements"}
+_NOT_PLUGINS = {"attention", "base", "pipelines", "requirements"}
 
 
 def names() -> list[str]:

@@ -18,7 +18,8 @@ import torch
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field
 from safetensors.torch import load_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from base_models.attention import ShortAttention
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -98,9 +99,7 @@ class MergedTransformer:
         self.config = plain.config
 
     def __call__(self, **arguments):
-        # On processors the backward pass of the fused bf16 attention costs more than all the rest.
-        slow = self.plain.device.type == "cpu" and torch.is_grad_enabled()
-        with sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext():
+        with ShortAttention() if self.plain.device.type == "cpu" else contextlib.nullcontext():
             return torch.func.functional_call(self.plain, self.weights, (), arguments)
 
 

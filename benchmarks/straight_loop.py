@@ -71,7 +71,8 @@ class StraightLoop:
                 latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
                 means.append(latents[-1])
                 log_probs.append(torch.zeros(len(x), device=x.device))
-        return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas)
+        source = torch.arange(len(initial)).expand(len(means), -1)
+        return Trajectories(*map(torch.stack, (latents, means, log_probs)), sigmas, source)
 
     def transition(self, velocity, x, sigmas, k, **taken):
         c = self.settings

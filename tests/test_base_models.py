@@ -13,8 +13,10 @@ import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline
+from torch.nn.functional import scaled_dot_product_attention
 
 from base_models import get_class, open_base_model
+from base_models.attention import ShortAttention
 from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig
 from base_models.flux import pack, position_ids, unpack
 from tests.small_pipelines import save_flux, save_sd3
@@ -203,6 +205,27 @@ def test_the_merged_copy_follows_the_policy(name, settings):
         with model.using(None):
             base = model.predict(x, sigma, prompts)
     assert (exact - rounded).abs().mean() < 0.3 * (exact - base).abs().mean()
+
+
+@pytest.mark.parametrize("length", [30, 32])
+def test_short_attention_is_attention(length):
+    torch.manual_seed(0)
+    exact = [torch.randn(6, 4, length, 16, requires_grad=True) for _ in range(3)]
+    rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
+
+    def outcome(inputs):
+        out = scaled_dot_product_attention(*inputs)
+        return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    wanted, torchs = outcome(exact), outcome(rounded)
+    with ShortAttention():
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(outcome(exact), wanted, strict=True))
+        ours = outcome(rounded)
+        causal = scaled_dot_product_attention(*exact, is_causal=True)
+    assert torch.equal(causal, scaled_dot_product_attention(*exact, is_causal=True))
+    for value, other, truth in zip(ours, torchs, wanted, strict=True):
+        assert value.dtype == torch.bfloat16
+        assert (value - truth).norm() < 2 * (other - truth).norm()  # of the same order
 
 
 @pytest.mark.parametrize("name", NAMES)

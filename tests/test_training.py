@@ -215,6 +215,55 @@ def test_micro_batches_change_nothing(tmp_path):
         assert torch.allclose(a[key], b[key], atol=1e-6, rtol=1e-3), key
 
 
+def test_images_from_one_noise_are_computed_once_until_noise_parts_them(model):
+    prompts = model.encode_prompts(["three red circles", "two blue squares", "three red circles"])
+    start = noise((2, *model.latent_shape), generator("test"), model.device)
+    initial = start[torch.tensor([0, 1, 0])]
+    settings = dict(steps=4, sde="flow_sde", noise_level=0.7, stochastic=range(1, 3))
+    settings["noises"] = noise((2, *initial.shape), generator("x"), model.device)
+    one_by_one = sample_trajectories(model, prompts, initial, **settings)
+    counts, predict = [], model.predict
+    model.predict = lambda x, *rest: (counts.append(len(x)), predict(x, *rest))[1]
+    try:
+        together = sample_trajectories(model, prompts, initial, group=torch.tensor([7, 3, 7]), **settings)
+    finally:
+        del model.predict
+    assert counts == [2, 2, 3, 3]  # the noise of step 1 parts them for step 2
+    for name in ("latents", "means", "log_probs"):
+        assert torch.allclose(getattr(together, name), getattr(one_by_one, name), atol=1e-5), name
+    assert not torch.equal(together.latents[2, 0], together.latents[2, 2])
+    assert together.source.tolist() == [[0, 1, 0], [0, 1, 0], [0, 1, 2], [0, 1, 2]]
+    assert one_by_one.source.tolist() == [[0, 1, 2]] * 4
+    joined = type(together).join([together, together]).source
+    assert joined[0].tolist() == [0, 1, 0, 3, 4, 3] and joined[3].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("method", ["gardo", "ddrl_real"])
+def test_rows_of_one_velocity_get_the_gradients_of_all(method, tmp_path, data_file):
+    """The update of a group that starts from one noise, against one that takes every row by itself."""
+    config = load_run(make_run(tmp_path, method, exact=True))
+    gradients, forward_rows = [], []
+    for shared in (True, False):
+        trainer = Trainer(config, tmp_path, data=data_file)
+        leave_the_base(trainer)
+        collected = trainer.collector.collect(1, trainer.history)
+        prepared = trainer.method.prepare(collected.rollout)
+        if method == "gardo":
+            prepared.gate[:] = torch.arange(len(prepared.gate)) % 3 == 0  # a part of each group
+        if not shared:
+            own = torch.arange(len(prepared.gate))
+            collected.trajectories.source = own.expand_as(collected.trajectories.source)
+        counts, predict = [], trainer.model.predict
+        trainer.model.predict = lambda x, *rest, c=counts, p=predict: (c.append(len(x)), p(x, *rest))[1]
+        trainer.step = lambda terms, iteration: None
+        trainer.update(collected, prepared, 1)
+        gradients.append({k: p.grad.clone() for k, p in trainer.parameters.items()})
+        forward_rows.append(sum(counts))
+    for key, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][key], atol=1e-7, rtol=1e-3), key
+    assert forward_rows[0] < forward_rows[1]
+
+
 def test_rewards_in_a_thread_change_nothing(tmp_path):
     histories = []
     for overlap in (False, True):

@@ -109,7 +109,8 @@ class Collector:
         if self.needs.process == "forward":
             latents = sample_ode(self.model, embeddings, initial, batch=len(initial), **common)
             sigmas = self.model.sigmas(common["steps"]).to(self.model.device)
-            return Trajectories(latents[None], latents[None, :0], latents[None, :0], sigmas)
+            none, own = latents[None, :0], torch.arange(len(latents)).expand(common["steps"], -1)
+            return Trajectories(latents[None], none, none, sigmas, own)
         return sample_trajectories(
             self.model,
             embeddings,
@@ -118,6 +119,7 @@ class Collector:
             noise_level=settings.noise_level,
             stochastic=self.stochastic,
             noises=noises,
+            group=prompt_of if settings.same_initial_noise else None,
             **common,
         )
 

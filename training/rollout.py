@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +18,15 @@ class Trajectories:
     - ``latents`` (T + 1, N, ...): from noise to the final latent.
     - ``means`` (T, N, ...) and ``log_probs`` (T, N) of the transitions taken.
     - ``sigmas`` (T + 1,).
+    - ``source`` (T, N), long: the first image that has the same prompt and at this step the same latent,
+      hence the same velocity. Of a group that starts from one noise, all images until noise parts them.
     """
 
     latents: torch.Tensor
     means: torch.Tensor
     log_probs: torch.Tensor
     sigmas: torch.Tensor
+    source: torch.Tensor
 
     @staticmethod
     def join(parts: list[Trajectories]) -> Trajectories:
@@ -33,7 +37,18 @@ class Trajectories:
         latents, means, log_probs = (
             torch.cat([getattr(p, name) for p in parts], dim=1) for name in ("latents", "means", "log_probs")
         )
-        return Trajectories(latents, means, log_probs, first.sigmas)
+        before = itertools.accumulate((p.latents.shape[1] for p in parts), initial=0)
+        source = torch.cat([p.source + start for p, start in zip(parts, before, strict=False)], dim=1)
+        return Trajectories(latents, means, log_probs, first.sigmas, source)
+
+
+def distinct(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``first`` (K,), where each of K different keys (n,) stands first, and ``inverse`` (n,), so that
+    ``keys[first][inverse]`` are the keys."""
+    values, inverse = keys.unique(return_inverse=True)
+    rows = torch.arange(len(keys))
+    first = torch.full((len(values),), len(keys)).scatter_reduce(0, inverse, rows, "amin")
+    return first, inverse
 
 
 def noise(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) -> torch.Tensor:
@@ -52,17 +67,29 @@ def sample_trajectories(
     noise_level: float,
     stochastic: range,
     noises: torch.Tensor,
+    group: torch.Tensor | None = None,
     empty: Prompts | None = None,
 ) -> Trajectories:
     """Roll the policy out from ``initial`` (N, ...) in one batch: an SDE of ``methods.sde`` on the
     ``stochastic`` steps, with ``noises`` (len(stochastic), N, ...), and the Euler step of the ODE on the
-    others, whose log-probability is stored as 0."""
+    others, whose log-probability is stored as 0.
+
+    Args:
+        group: a number (N,) for each image; equal ones have the same prompt and the same ``initial``.
+            Until the first stochastic step their velocity is computed once.
+    """
     sigmas = model.sigmas(steps).to(model.device)
     step = STEPS[sde]
+    own = torch.arange(len(initial))
+    first, inverse = distinct(own if group is None else group)
+    source = torch.stack([first[inverse] if i <= stochastic.start else own for i in range(steps)])
     latents, means, log_probs = [initial], [], []
     for i in range(steps):
         x = latents[-1]
-        v = model.velocity(x, sigmas[i].expand(len(x)), prompts, empty)
+        if i <= stochastic.start:
+            v = model.velocity(x[first], sigmas[i].expand(len(first)), prompts[first], empty)[inverse]
+        else:
+            v = model.velocity(x, sigmas[i].expand(len(x)), prompts, empty)
         if i in stochastic:
             eps = noises[stochastic.index(i)]
             taken = step(
@@ -75,7 +102,7 @@ def sample_trajectories(
             latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
             means.append(latents[-1])
             log_probs.append(torch.zeros(len(x), device=x.device))
-    return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas)
+    return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas, source)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from base_models.base import POLICY, BaseModel, Prompts
 from methods import Batch, DataBatch, ForwardBatch, Method, SupervisedBatch
 from methods.sde import STEPS
-from training.rollout import Trajectories
+from training.rollout import Trajectories, distinct
 
 REFERENCE = "reference"
 OLD = "old"  # the policy that makes the images of a forward-process method
@@ -142,9 +142,10 @@ def accumulate_gradients(
     for part in torch.arange(len(rows.image)).split(micro_batch):
         image, step = rows.image[part], rows.step[part]
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
-        sigma, embeddings, gated = sigmas[step], experience.embeddings(image), experience.gate[image]
-
-        sigma_next = sigmas[step + 1]
+        sigma, sigma_next, gated = sigmas[step], sigmas[step + 1], experience.gate[image]
+        # Rows of one prompt at one latent and step have one velocity; it is computed once.
+        same = trajectories.source[step, image] + step * trajectories.source.shape[1]
+        first, inverse = distinct(same)
 
         def transition(velocity, keep=slice(None), x=x, x_next=x_next, now=sigma, later=sigma_next):
             return STEPS[sde](
@@ -160,11 +161,14 @@ def accumulate_gradients(
         wanted = _referenced(needs.reference, gated)
         reference_mean = None
         if wanted.any():
-            v = reference_velocity(
-                model, needs.adaptive_reference, x[wanted], sigma[wanted], embeddings[wanted], empty
-            )
-            reference_mean = transition(v, wanted).mean
+            asked = wanted.cpu()
+            one, of = distinct(same[asked])
+            captions = experience.embeddings(image[asked][one])
+            start = x[wanted][one], sigma[wanted][one]
+            v = reference_velocity(model, needs.adaptive_reference, *start, captions, empty)
+            reference_mean = transition(v[of], wanted).mean
 
+        embeddings = experience.embeddings(image[first])
         data, mine = None, None
         if needs.data:
             mine = torch.isin(rows.data_rows, part)
@@ -176,13 +180,13 @@ def accumulate_gradients(
             joint = Prompts(
                 torch.cat([embeddings.tokens, caption.tokens]), torch.cat([embeddings.pooled, caption.pooled])
             )
-            velocity = policy_velocity(model, torch.cat([x, noised]), torch.cat([sigma, s]), joint, empty)
-            velocity, data_velocity = velocity[: len(part)], velocity[len(part) :]
+            both = torch.cat([x[first], noised]), torch.cat([sigma[first], s])
+            velocity, data_velocity = policy_velocity(model, *both, joint, empty).tensor_split([len(first)])
             data = DataBatch(x0, eps, data_velocity)
         else:
-            velocity = policy_velocity(model, x, sigma, embeddings, empty)
+            velocity = policy_velocity(model, x[first], sigma[first], embeddings, empty)
 
-        now = transition(velocity)
+        now = transition(velocity[inverse])
         batch = Batch(
             x_next=x_next,
             mean=now.mean,

@@ -1,0 +1,43 @@
+"""Attention over short sequences in bf16, where torch's kernels for processors are slow."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """softmax(q k^T / sqrt(D)) v for (..., L, D), the softmax in float32. Arguments are those of
+    ``scaled_dot_product_attention``, which does the work where one of the later ones is used."""
+    if attn_mask is not None or dropout_p or is_causal or scale is not None or enable_gqa:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype) @ value
+
+
+class ShortAttention(TorchFunctionMode):
+    """Inside, ``scaled_dot_product_attention`` is ``attention``.
+
+    For 30 tokens in bf16 that takes a third of the time, less than half with the backward pass: torch's
+    softmax in bf16 is slow where the length is no multiple of 32, and so is the fused kernel's gradient.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.scaled_dot_product_attention:
+            function = attention  # torch has left this mode here, so what it calls is torch's own
+        return function(*args, **(kwargs or {}))
+
+
+__all__ = ["ShortAttention", "attention"]
