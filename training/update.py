@@ -32,6 +32,11 @@ class Experience:
     def embeddings(self, image: torch.Tensor) -> Prompts:
         return self.prompts[self.prompt_of[image]]
 
+    def state(self, image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """A number (R,) for each pair: equal ones have the same prompt, latent and sigma."""
+        source = self.trajectories.source
+        return source[step, image] + step * source.shape[1]
+
 
 @dataclass
 class Rows:
@@ -119,6 +124,25 @@ def reference_velocity(
         return model.velocity(x, sigma, prompts, empty)
 
 
+def reference_velocities(
+    model: BaseModel,
+    adaptive: bool,
+    experience: Experience,
+    image: torch.Tensor,
+    step: torch.Tensor,
+    micro_batch: int,
+    empty: Prompts | None,
+) -> torch.Tensor:
+    """The reference's velocities at these (image, step) pairs, R each; equal ones are computed once."""
+    first, inverse = distinct(experience.state(image, step))
+    parts = []
+    for rows in first.split(micro_batch):
+        x = experience.trajectories.latents[step[rows], image[rows]]
+        sigma, prompts = experience.trajectories.sigmas[step[rows]], experience.embeddings(image[rows])
+        parts.append(reference_velocity(model, adaptive, x, sigma, prompts, empty))
+    return torch.cat(parts)[inverse]
+
+
 def accumulate_gradients(
     model: BaseModel,
     method: Method,
@@ -138,14 +162,19 @@ def accumulate_gradients(
     """
     needs, trajectories = method.needs, experience.trajectories
     sigmas = trajectories.sigmas
+    wanted = _referenced(needs.reference, experience.gate[rows.image]).cpu()
+    if wanted.any():
+        pairs = rows.image[wanted], rows.step[wanted]
+        reference = reference_velocities(
+            model, needs.adaptive_reference, experience, *pairs, micro_batch, empty
+        )
+        number = wanted.cumsum(0) - 1  # of a wanted row among the wanted
     terms = []
     for part in torch.arange(len(rows.image)).split(micro_batch):
-        image, step = rows.image[part], rows.step[part]
+        image, step, asked = rows.image[part], rows.step[part], wanted[part]
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
-        sigma, sigma_next, gated = sigmas[step], sigmas[step + 1], experience.gate[image]
-        # Rows of one prompt at one latent and step have one velocity; it is computed once.
-        same = trajectories.source[step, image] + step * trajectories.source.shape[1]
-        first, inverse = distinct(same)
+        sigma, sigma_next = sigmas[step], sigmas[step + 1]
+        first, inverse = distinct(experience.state(image, step))
 
         def transition(velocity, keep=slice(None), x=x, x_next=x_next, now=sigma, later=sigma_next):
             return STEPS[sde](
@@ -158,15 +187,9 @@ def accumulate_gradients(
                 x_next=x_next[keep],
             )
 
-        wanted = _referenced(needs.reference, gated)
         reference_mean = None
-        if wanted.any():
-            asked = wanted.cpu()
-            one, of = distinct(same[asked])
-            captions = experience.embeddings(image[asked][one])
-            start = x[wanted][one], sigma[wanted][one]
-            v = reference_velocity(model, needs.adaptive_reference, *start, captions, empty)
-            reference_mean = transition(v[of], wanted).mean
+        if asked.any():
+            reference_mean = transition(reference[number[part][asked]], asked).mean
 
         embeddings = experience.embeddings(image[first])
         data, mine = None, None
@@ -196,10 +219,10 @@ def accumulate_gradients(
             old_mean=now.mean.detach() if on_policy else trajectories.means[step, image],
             old_log_prob=now.log_prob.detach() if on_policy else trajectories.log_probs[step, image],
             advantages=experience.advantages[image],
-            gate=gated,
+            gate=experience.gate[image],
             rows=rows.total,
             gated_rows=rows.gated_total,
-            reference_rows=wanted if reference_mean is not None else None,
+            reference_rows=None if reference_mean is None else asked.to(x.device),
             reference_mean=reference_mean,
             data=data,
             data_rows=rows.data_total,
