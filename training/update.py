@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +14,7 @@ from methods.sde import STEPS
 from training.rollout import Trajectories, distinct
 
 REFERENCE = "reference"
+Inputs = tuple[torch.Tensor, torch.Tensor, Prompts]  # x, sigma and prompts of a forward pass
 OLD = "old"  # the policy that makes the images of a forward-process method
 
 
@@ -104,6 +107,17 @@ def add_terms(parts: list[dict[str, float]]) -> dict[str, float]:
     return totals
 
 
+def micro_batches(states: int, data: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Numbers of states and of data rows, in as many equal parts as ``size`` of either allows."""
+    count = max(1, min(states, math.ceil(max(states, data) / size)))
+    return zip(torch.arange(states).tensor_split(count), torch.arange(data).tensor_split(count), strict=True)
+
+
+def _joined(a: Inputs, b: Inputs) -> Inputs:
+    tokens, pooled = torch.cat([a[2].tokens, b[2].tokens]), torch.cat([a[2].pooled, b[2].pooled])
+    return torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), Prompts(tokens, pooled)
+
+
 def policy_velocity(
     model: BaseModel, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None
 ) -> torch.Tensor:
@@ -157,6 +171,9 @@ def accumulate_gradients(
 ) -> dict[str, float]:
     """Backward over all rows; gradients add up to those of one big batch. Returns the summed terms.
 
+    A forward pass takes ``micro_batch`` different (prompt, latent, step) states, and as many data rows at
+    most; a state that several rows share, as all of a group's do before noise parts them, is computed once.
+
     ``on_policy``: the policy has not moved since the rollout. Its own mean and log-probability are then
     the old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout.
     """
@@ -169,12 +186,14 @@ def accumulate_gradients(
             model, needs.adaptive_reference, experience, *pairs, micro_batch, empty
         )
         number = wanted.cumsum(0) - 1  # of a wanted row among the wanted
+    states, state_of = distinct(experience.state(rows.image, rows.step))
+    data_count = len(rows.data_rows) if needs.data else 0
     terms = []
-    for part in torch.arange(len(rows.image)).split(micro_batch):
+    for chosen, data_part in micro_batches(len(states), data_count, micro_batch):
+        part = torch.isin(state_of, chosen).nonzero().squeeze(1)
         image, step, asked = rows.image[part], rows.step[part], wanted[part]
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
-        first, inverse = distinct(experience.state(image, step))
 
         def transition(velocity, keep=slice(None), x=x, x_next=x_next, now=sigma, later=sigma_next):
             return STEPS[sde](
@@ -191,25 +210,21 @@ def accumulate_gradients(
         if asked.any():
             reference_mean = transition(reference[number[part][asked]], asked).mean
 
-        embeddings = experience.embeddings(image[first])
-        data, mine = None, None
+        image_of, step_of = rows.image[states[chosen]], rows.step[states[chosen]]
+        inputs = trajectories.latents[step_of, image_of], sigmas[step_of], experience.embeddings(image_of)
+        data = None
         if needs.data:
-            mine = torch.isin(rows.data_rows, part)
-            at = rows.data_rows[mine]
-            x0, eps = rows.data_x0[mine], rows.data_noise[mine]
-            s = sigmas[rows.step[at]]
-            noised, caption = _noised(x0, eps, s), experience.embeddings(rows.image[at])
+            at = rows.data_rows[data_part]
+            x0, eps, s = rows.data_x0[data_part], rows.data_noise[data_part], sigmas[rows.step[at]]
+            noised = _noised(x0, eps, s), s, experience.embeddings(rows.image[at])
             # Policy and data rows share one forward pass.
-            joint = Prompts(
-                torch.cat([embeddings.tokens, caption.tokens]), torch.cat([embeddings.pooled, caption.pooled])
-            )
-            both = torch.cat([x[first], noised]), torch.cat([sigma[first], s])
-            velocity, data_velocity = policy_velocity(model, *both, joint, empty).tensor_split([len(first)])
+            velocity = policy_velocity(model, *_joined(inputs, noised), empty)
+            velocity, data_velocity = velocity.tensor_split([len(chosen)])
             data = DataBatch(x0, eps, data_velocity)
         else:
-            velocity = policy_velocity(model, x[first], sigma[first], embeddings, empty)
+            velocity = policy_velocity(model, *inputs, empty)
 
-        now = transition(velocity[inverse])
+        now = transition(velocity[state_of[part].unique(return_inverse=True)[1]])
         batch = Batch(
             x_next=x_next,
             mean=now.mean,
