@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 import torch
 
 from base_models.base import BaseModel, BaseModelConfig, Prompts
+from plugins import Plugins
 
-_NOT_PLUGINS = {"attention", "base", "pipelines", "requirements"}
-
-
-def names() -> list[str]:
-    """Every registered adapter: the modules of this package that are no helper."""
-    found = (m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
-    return sorted(n for n in found if not n.startswith("_") and n not in _NOT_PLUGINS)
-
-
-def get_class(adapter: str) -> type[BaseModel]:
-    """The class of ``base_models/<adapter>.py``. Raises ``ValueError`` with the valid adapters."""
-    if adapter not in names():
-        raise ValueError(f"unknown base model adapter {adapter!r}; valid: {', '.join(names())}")
-    module = importlib.import_module(f"base_models.{adapter}")
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, BaseModel)
-            and getattr(value, "name", None) == adapter
-        ):
-            return value
-    raise ValueError(f"base_models/{adapter}.py holds no BaseModel with name = {adapter!r}")
+_helpers = {"attention", "base", "pipelines", "requirements"}
+_adapters = Plugins(__name__, "base model adapter", BaseModel, frozenset(_helpers))
+names, get_class = _adapters.names, _adapters.get
 
 
 def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
+from plugins import Plugins
 from rewards.features.base import Features
 from rewards.published.hub import check
 
-
-def feature_names() -> list[str]:
-    """Every registered encoder."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
-
-
-def get_features_class(name: str) -> type[Features]:
-    """The encoder's class. Raises ``ValueError`` with the valid names for an unknown one."""
-    if name not in feature_names():
-        raise ValueError(f"unknown feature encoder {name!r}; valid: {', '.join(feature_names())}")
-    module = importlib.import_module(f"rewards.features.{name}")
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Features) and getattr(value, "name", None) == name:
-            return value
-    raise ValueError(f"rewards/features/{name}.py holds no Features subclass with name = {name!r}")
+_encoders = Plugins(__name__, "feature encoder", Features, frozenset({"base"}))
+feature_names, get_features_class = _encoders.names, _encoders.get
 
 
 def get_features(name: str) -> Features:
