@@ -45,7 +45,7 @@ def measure_overhead(device: str, repeats: int) -> dict:
 
 
 def measure_scaling(device: str, repeats: int) -> dict:
-    return {key: scaling.ladder(key) for key in tqdm(scaling.LADDERS, desc="scaling")}
+    return {key: scaling.ladder(key, device) for key in tqdm(scaling.LADDERS, desc="scaling")}
 
 
 PARTS = {
@@ -82,7 +82,7 @@ def main() -> int:
         "git": provenance.git_state(str(arguments.out)),
         "repeats": arguments.repeats,
     }
-    result = same_code(path.with_suffix(".json"), result["git"]) | result
+    result = same_code(path.with_name(f"{path.name}.json"), result["git"]) | result
 
     def keep() -> None:
         """What is measured stays, whatever comes after it."""

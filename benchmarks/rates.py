@@ -21,7 +21,7 @@ def measure(device: str, repeats: int) -> dict:
 def of(trainer: Trainer, repeats: int) -> dict:
     """Rates of one trainer's iteration, and the peak of memory.
 
-    FLOPs are counted in the transformer's and the autoencoder's matrix products, convolutions and, on GPUs,
+    FLOPs are counted in the transformer's and the autoencoder's matrix products, convolutions and
     attention; the share is of the peak in the precision that each computes in.
     """
     model, c, device = trainer.model, trainer.config.training, trainer.model.device
@@ -64,5 +64,6 @@ def of(trainer: Trainer, repeats: int) -> dict:
     return {
         "peak_gflops": {str(t).removeprefix("torch."): peak / 1e9 for t, peak in peaks.items()},
         "peak_memory_mb": peak_memory_mb(device),
+        "seconds_per_image": sum(1 / rows[name]["images_per_second"] for name in calls),
         "rows": rows,
     }

@@ -25,6 +25,7 @@ def _rates(part: dict) -> str:
     ]
     peaks = ", ".join(f"{value:.0f} in {dtype}" for dtype, value in part["peak_gflops"].items())
     text = f"Peak of a matrix product, GFLOP/s: {peaks}. Peak memory {part['peak_memory_mb']:.0f} MB.\n\n"
+    text += f"Rollout, decoding and update of one image: {part['seconds_per_image']:.3g} s.\n\n"
     return text + _table(["one iteration's", "images/s", "GFLOP per image", "share of the peak"], rows)
 
 

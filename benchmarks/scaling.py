@@ -1,6 +1,6 @@
 """How seconds and memory of an iteration grow. Each point is a process of its own, whose peak is its own.
 
-``python -m benchmarks.scaling group_size=24 micro_batch=24`` prints one point.
+``python -m benchmarks.scaling cpu group_size=24 micro_batch=24 OUT`` writes one point.
 """
 
 from __future__ import annotations
@@ -31,24 +31,28 @@ FIXED = {
 }
 
 
-def point(settings: dict[str, int], launcher: tuple[str, ...] = (sys.executable,)) -> dict[str, float]:
+def point(
+    settings: dict[str, int], device: str, launcher: tuple[str, ...] = (sys.executable,)
+) -> dict[str, float]:
     """Seconds per iteration and peak memory in MB of one setting, measured in another process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "point.json"
         arguments = [*(f"{k}={v}" for k, v in settings.items()), str(out)]
-        subprocess.run([*launcher, "-m", "benchmarks.scaling", *arguments], check=True, capture_output=True)
+        subprocess.run(
+            [*launcher, "-m", "benchmarks.scaling", device, *arguments], check=True, capture_output=True
+        )
         return json.loads(out.read_text())
 
 
-def ladder(key: str) -> dict:
+def ladder(key: str, device: str) -> dict:
     """Points of one ladder, the fitted exponents of time and memory, and the line of memory."""
     points = []
     for value in LADDERS[key]:
         if key == "processes":
             launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(value))
-            measured = point({}, launcher)
+            measured = point({}, device, launcher)
         else:
-            measured = point({key: value, **FIXED.get(key, {})})
+            measured = point({key: value, **FIXED.get(key, {})}, device)
         points.append({key: value, **measured})
     values = [p[key] for p in points]
     memory = [p["peak_memory_mb"] for p in points]
@@ -63,23 +67,22 @@ def ladder(key: str) -> dict:
     }
 
 
-def _measure(settings: dict[str, int], out: Path) -> None:
+def _measure(device: str, settings: dict[str, int], out: Path) -> None:
     import torch
 
-    from benchmarks.measuring import seconds
+    from benchmarks.measuring import peak_memory_mb, seconds
     from benchmarks.setting import iterate, open_trainer
-    from training.provenance import peak_memory_mb
 
     torch.set_num_threads(1)
     repetitions = settings.pop("repetitions", 3)
     base = {k: settings.pop(k) for k in ("rollout_steps", "image_size") if k in settings}
-    trainer = open_trainer("grpo", base=base, **settings)
+    trainer = open_trainer("grpo", device, base=base, **settings)
     taken = [seconds(lambda i=i: iterate(trainer, i)) for i in range(1, repetitions + 2)]
     if trainer.processes.main:
-        result = {"seconds": statistics.median(taken[1:]), "peak_memory_mb": peak_memory_mb()}
+        result = {"seconds": statistics.median(taken[1:]), "peak_memory_mb": peak_memory_mb(device)}
         out.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":
-    *pairs, path = sys.argv[1:]
-    _measure({k: int(v) for k, v in (pair.split("=") for pair in pairs)}, Path(path))
+    device, *pairs, path = sys.argv[1:]
+    _measure(device, {k: int(v) for k, v in (pair.split("=") for pair in pairs)}, Path(path))

@@ -47,6 +47,7 @@ class StraightLoop:
         t = self.roll_out(texts, *collector.draw_noise(len(texts), slice(0, len(texts)), iteration))
         images = decode(self.model, t.latents[-1], len(texts))
         scores = collector.score(images, prompt_of, {})
+        scores = {name: values.cpu() for name, values in scores.items()}
         prepared = self.method.prepare(collector.as_rollout(scores, prompt_of))
         self.trainer.optimizer.zero_grad(set_to_none=True)
         for k in collector.stochastic:
@@ -87,7 +88,8 @@ class StraightLoop:
             with torch.no_grad(), self.model.using(REFERENCE if method.needs.adaptive_reference else None):
                 v = self.model.velocity(x, sigma, prompts, self.empty)
             reference = self.transition(v, x, t.sigmas, k, x_next=x_next).mean
-        asked = prepared.gate if method.needs.reference == "gated" else torch.ones_like(prepared.gate)
+        advantages, gate = prepared.advantages.float().to(x.device), prepared.gate.to(x.device)
+        asked = gate if method.needs.reference == "gated" else torch.ones_like(gate)
         v = self.model.velocity(x, sigma, prompts, self.empty)
         now = self.transition(v, x, t.sigmas, k, x_next=x_next)
         batch = Batch(
@@ -98,8 +100,8 @@ class StraightLoop:
             log_prob=now.log_prob,
             old_mean=t.means[k],
             old_log_prob=t.log_probs[k],
-            advantages=prepared.advantages.float(),
-            gate=prepared.gate,
+            advantages=advantages,
+            gate=gate,
             rows=len(x) * self.settings.trained_steps,
             gated_rows=int(prepared.gate.sum()) * self.settings.trained_steps,
             reference_rows=None if reference is None else asked,

@@ -116,17 +116,19 @@ def open_trainer(checkpoint: Path, method: str, device: str, base: dict, trainin
         base: values in place of those of ``config/base_models/sd3.5-medium.yaml``.
         training: values in place of the task's.
     """
-    run = resolve_run(BASE, TASK, method, 1, {"training": training})
+    run = resolve_run(BASE, TASK, method, 1, {})
+    settings = run.training.model_copy(update=training)
     opened = {"path": str(checkpoint), "revision": None, "needs_gpu": False, **base}
     with TemporaryDirectory() as folder:
         lines = PROMPTS.read_text().splitlines(keepends=True)
-        write_text(Path(folder) / "prompts.jsonl", "".join(lines[: run.training.prompts_per_iteration]))
+        write_text(Path(folder) / "prompts.jsonl", "".join(lines[: settings.prompts_per_iteration]))
         rewarded = {"proxy": FREE, "auxiliary": [], "monitor": []}
         task = {**rewarded, "prompts": str(Path(folder) / "prompts.jsonl"), "tag_weights": {}}
         run = run.model_copy(
             update={
                 "base_model": run.base_model.model_copy(update=opened),
                 "task_settings": run.task_settings.model_copy(update=task),
+                "training": settings,
                 "start": None,
             }
         )
@@ -143,13 +145,18 @@ def main() -> int:
     parser.add_argument("--micro-batch", type=int, default=6)
     parser.add_argument("--size", type=int, default=512, help="pixels")
     parser.add_argument("--steps", type=int, default=10, help="of the rollout")
-    parser.add_argument("--trained-steps", type=int, default=9, help="of those, in the update")
+    parser.add_argument(
+        "--trained-steps", type=int, help="of those, in the update; default: all but the last"
+    )
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
+    trained_steps = arguments.trained_steps or arguments.steps - 1
+    if not 0 < trained_steps < arguments.steps:
+        parser.error(f"--trained-steps must lie between 1 and {arguments.steps - 1}: the last has no noise")
     set_threads(arguments.threads)
 
     if not arguments.checkpoint.exists():
@@ -164,8 +171,8 @@ def main() -> int:
         "group_size": arguments.images,
         "gradient_steps": 1,
         "micro_batch": arguments.micro_batch,
-        "sde_steps": arguments.trained_steps,
-        "trained_steps": arguments.trained_steps,
+        "sde_steps": trained_steps,
+        "trained_steps": trained_steps,
     }
     trainer = open_trainer(arguments.checkpoint, arguments.method, arguments.device, base, training)
     weights = sum(p.numel() for n, p in trainer.model.transformer.named_parameters() if "lora_" not in n)

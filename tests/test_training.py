@@ -238,10 +238,19 @@ def test_images_from_one_noise_are_computed_once_until_noise_parts_them(model):
     assert joined[0].tolist() == [0, 1, 0, 3, 4, 3] and joined[3].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("method", ["gardo", "ddrl_real"])
-def test_rows_of_one_velocity_get_the_gradients_of_all(method, tmp_path, data_file):
+@pytest.mark.parametrize(
+    "method, settings",
+    [
+        ("gardo", {}),
+        ("gardo", {"sde_first": 1, "micro_batch": 5}),
+        ("ddrl_real", {"micro_batch": 3}),
+        # More data rows than states: the one step that is trained is shared by each group.
+        ("ddrl_real", {"sde_steps": 1, "trained_steps": 1, "data_share": 1.0, "micro_batch": 2}),
+    ],
+)
+def test_rows_of_one_velocity_get_the_gradients_of_all(method, settings, tmp_path, data_file):
     """The update of a group that starts from one noise, against one that takes every row by itself."""
-    config = load_run(make_run(tmp_path, method, exact=True))
+    config = load_run(make_run(tmp_path, method, exact=True, **settings))
     gradients, forward_rows = [], []
     for shared in (True, False):
         trainer = Trainer(config, tmp_path, data=data_file)
@@ -259,6 +268,7 @@ def test_rows_of_one_velocity_get_the_gradients_of_all(method, tmp_path, data_fi
         trainer.update(collected, prepared, 1)
         gradients.append({k: p.grad.clone() for k, p in trainer.parameters.items()})
         forward_rows.append(sum(counts))
+        assert max(counts) <= (1 + trainer.method.needs.data) * config.training.micro_batch
     for key, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][key], atol=1e-7, rtol=1e-3), key
     assert forward_rows[0] < forward_rows[1]

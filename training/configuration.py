@@ -42,7 +42,11 @@ class TrainingConfig(_Settings):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     ema_decay: float = Field(ge=0, lt=1, description="0 evaluates the live weights")
-    micro_batch: int = Field(ge=1, description="rows per forward pass; no effect on the result")
+    micro_batch: int = Field(
+        ge=1,
+        description="images per forward pass of a rollout, different (prompt, latent, step) states per "
+        "forward pass of an update; no effect on the result",
+    )
     overlap_rewards: bool = Field(
         False, description="score a micro-batch of images in a thread while the next one is generated"
     )

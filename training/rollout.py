@@ -18,8 +18,9 @@ class Trajectories:
     - ``latents`` (T + 1, N, ...): from noise to the final latent.
     - ``means`` (T, N, ...) and ``log_probs`` (T, N) of the transitions taken.
     - ``sigmas`` (T + 1,).
-    - ``source`` (T, N), long: the first image that has the same prompt and at this step the same latent,
-      hence the same velocity. Of a group that starts from one noise, all images until noise parts them.
+    - ``source`` (T, N), long, on the CPU: an image with the same prompt and at this step the same latent,
+      hence the same velocity; the image itself, or the first of its group in the same micro-batch of the
+      rollout, until noise parts them.
     """
 
     latents: torch.Tensor
@@ -82,14 +83,12 @@ def sample_trajectories(
     step = STEPS[sde]
     own = torch.arange(len(initial))
     first, inverse = distinct(own if group is None else group)
-    source = torch.stack([first[inverse] if i <= stochastic.start else own for i in range(steps)])
-    latents, means, log_probs = [initial], [], []
+    latents, means, log_probs, source = [initial], [], [], []
     for i in range(steps):
         x = latents[-1]
-        if i <= stochastic.start:
-            v = model.velocity(x[first], sigmas[i].expand(len(first)), prompts[first], empty)[inverse]
-        else:
-            v = model.velocity(x, sigmas[i].expand(len(x)), prompts, empty)
+        rows, back = (first, inverse) if i <= stochastic.start else (own, own)
+        v = model.velocity(x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty)[back]
+        source.append(rows[back])
         if i in stochastic:
             eps = noises[stochastic.index(i)]
             taken = step(
@@ -102,7 +101,8 @@ def sample_trajectories(
             latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
             means.append(latents[-1])
             log_probs.append(torch.zeros(len(x), device=x.device))
-    return Trajectories(torch.stack(latents), torch.stack(means), torch.stack(log_probs), sigmas, source)
+    stacked = (torch.stack(values) for values in (latents, means, log_probs))
+    return Trajectories(*stacked, sigmas, torch.stack(source))
 
 
 @torch.no_grad()

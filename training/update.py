@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,8 +14,9 @@ from methods.sde import STEPS
 from training.rollout import Trajectories, distinct
 
 REFERENCE = "reference"
-Inputs = tuple[torch.Tensor, torch.Tensor, Prompts]  # x, sigma and prompts of a forward pass
 OLD = "old"  # the policy that makes the images of a forward-process method
+
+Inputs = tuple[torch.Tensor, torch.Tensor, Prompts]  # x, sigma and prompts of a forward pass
 
 
 @dataclass
@@ -35,8 +36,13 @@ class Experience:
     def embeddings(self, image: torch.Tensor) -> Prompts:
         return self.prompts[self.prompt_of[image]]
 
+    def inputs(self, image: torch.Tensor, step: torch.Tensor) -> Inputs:
+        """What the transformer is given at these (image, step) pairs, R each."""
+        t = self.trajectories
+        return t.latents[step, image], t.sigmas[step], self.embeddings(image)
+
     def state(self, image: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """A number (R,) for each pair: equal ones have the same prompt, latent and sigma."""
+        """A number (R,) for each pair: equal ones have the same inputs."""
         source = self.trajectories.source
         return source[step, image] + step * source.shape[1]
 
@@ -107,15 +113,10 @@ def add_terms(parts: list[dict[str, float]]) -> dict[str, float]:
     return totals
 
 
-def micro_batches(states: int, data: int, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Numbers of states and of data rows, in as many equal parts as ``size`` of either allows."""
-    count = max(1, min(states, math.ceil(max(states, data) / size)))
-    return zip(torch.arange(states).tensor_split(count), torch.arange(data).tensor_split(count), strict=True)
-
-
-def _joined(a: Inputs, b: Inputs) -> Inputs:
-    tokens, pooled = torch.cat([a[2].tokens, b[2].tokens]), torch.cat([a[2].pooled, b[2].pooled])
-    return torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), Prompts(tokens, pooled)
+def even_parts(total: int, count: int) -> list[slice]:
+    """``count`` almost equal parts of ``total`` rows, in order."""
+    edges = [total * i // count for i in range(count + 1)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
 
 
 def policy_velocity(
@@ -146,15 +147,30 @@ def reference_velocities(
     step: torch.Tensor,
     micro_batch: int,
     empty: Prompts | None,
-) -> torch.Tensor:
-    """The reference's velocities at these (image, step) pairs, R each; equal ones are computed once."""
-    first, inverse = distinct(experience.state(image, step))
-    parts = []
-    for rows in first.split(micro_batch):
-        x = experience.trajectories.latents[step[rows], image[rows]]
-        sigma, prompts = experience.trajectories.sigmas[step[rows]], experience.embeddings(image[rows])
-        parts.append(reference_velocity(model, adaptive, x, sigma, prompts, empty))
-    return torch.cat(parts)[inverse]
+) -> torch.Tensor | None:
+    """The reference's velocities (K, ...) at K states, in micro-batches; None for no states."""
+    if len(image) == 0:
+        return None
+    found = [
+        reference_velocity(model, adaptive, *experience.inputs(image[part], step[part]), empty)
+        for part in even_parts(len(image), math.ceil(len(image) / micro_batch))
+    ]
+    return torch.cat(found)
+
+
+def with_data(
+    model: BaseModel, inputs: Inputs, experience: Experience, rows: Rows, part: slice, empty: Prompts | None
+) -> tuple[torch.Tensor, DataBatch]:
+    """The policy's velocities at ``inputs`` and at this part of the data rows, in one forward pass."""
+    at, x0, eps = rows.data_rows[part], rows.data_x0[part], rows.data_noise[part]
+    s, captions = experience.trajectories.sigmas[rows.step[at]], experience.embeddings(rows.image[at])
+    x, sigma, prompts = inputs
+    tokens, pooled = (
+        torch.cat([getattr(prompts, name), getattr(captions, name)]) for name in ("tokens", "pooled")
+    )
+    joined = torch.cat([x, _noised(x0, eps, s)]), torch.cat([sigma, s]), Prompts(tokens, pooled)
+    velocity, data_velocity = policy_velocity(model, *joined, empty).tensor_split([len(x)])
+    return velocity, DataBatch(x0, eps, data_velocity)
 
 
 def accumulate_gradients(
@@ -171,60 +187,54 @@ def accumulate_gradients(
 ) -> dict[str, float]:
     """Backward over all rows; gradients add up to those of one big batch. Returns the summed terms.
 
-    A forward pass takes ``micro_batch`` different (prompt, latent, step) states, and as many data rows at
-    most; a state that several rows share, as all of a group's do before noise parts them, is computed once.
+    Rows of one state, i.e. of one prompt, latent and step, as all of a group before noise parts them, share
+    a velocity, which is computed once. A forward pass takes at most ``micro_batch`` states and as many data
+    rows.
 
     ``on_policy``: the policy has not moved since the rollout. Its own mean and log-probability are then
     the old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout.
     """
     needs, trajectories = method.needs, experience.trajectories
     sigmas = trajectories.sigmas
+    first, state_of = distinct(experience.state(rows.image, rows.step))
+    image_of, step_of = rows.image[first], rows.step[first]  # of each state
     wanted = _referenced(needs.reference, experience.gate[rows.image]).cpu()
-    if wanted.any():
-        pairs = rows.image[wanted], rows.step[wanted]
-        reference = reference_velocities(
-            model, needs.adaptive_reference, experience, *pairs, micro_batch, empty
-        )
-        number = wanted.cumsum(0) - 1  # of a wanted row among the wanted
-    states, state_of = distinct(experience.state(rows.image, rows.step))
+    asked = torch.zeros(len(first), dtype=torch.bool)
+    asked[state_of[wanted]] = True
+    slot = asked.cumsum(0) - 1  # of an asked state in ``reference``
+    reference = reference_velocities(
+        model, needs.adaptive_reference, experience, image_of[asked], step_of[asked], micro_batch, empty
+    )
     data_count = len(rows.data_rows) if needs.data else 0
+    count = max(1, math.ceil(max(len(first), data_count) / micro_batch))
     terms = []
-    for chosen, data_part in micro_batches(len(states), data_count, micro_batch):
-        part = torch.isin(state_of, chosen).nonzero().squeeze(1)
-        image, step, asked = rows.image[part], rows.step[part], wanted[part]
+    for states, data_part in zip(even_parts(len(first), count), even_parts(data_count, count), strict=True):
+        part = ((state_of >= states.start) & (state_of < states.stop)).nonzero().squeeze(1)
+        image, step, of = rows.image[part], rows.step[part], state_of[part] - states.start
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
-        sigma, sigma_next = sigmas[step], sigmas[step + 1]
+        inputs = experience.inputs(image_of[states], step_of[states])
 
-        def transition(velocity, keep=slice(None), x=x, x_next=x_next, now=sigma, later=sigma_next):
+        def transition(velocity, keep=slice(None), x=x, x_next=x_next, step=step):
             return STEPS[sde](
                 velocity,
                 x[keep],
-                now[keep],
-                later[keep],
+                sigmas[step[keep]],
+                sigmas[step[keep] + 1],
                 sigma_second=sigmas[1],
                 noise_level=noise_level,
                 x_next=x_next[keep],
             )
 
-        reference_mean = None
-        if asked.any():
-            reference_mean = transition(reference[number[part][asked]], asked).mean
+        mine, reference_mean = wanted[part], None
+        if mine.any():
+            reference_mean = transition(reference[slot[state_of[part][mine]]], mine).mean
 
-        image_of, step_of = rows.image[states[chosen]], rows.step[states[chosen]]
-        inputs = trajectories.latents[step_of, image_of], sigmas[step_of], experience.embeddings(image_of)
-        data = None
         if needs.data:
-            at = rows.data_rows[data_part]
-            x0, eps, s = rows.data_x0[data_part], rows.data_noise[data_part], sigmas[rows.step[at]]
-            noised = _noised(x0, eps, s), s, experience.embeddings(rows.image[at])
-            # Policy and data rows share one forward pass.
-            velocity = policy_velocity(model, *_joined(inputs, noised), empty)
-            velocity, data_velocity = velocity.tensor_split([len(chosen)])
-            data = DataBatch(x0, eps, data_velocity)
+            velocity, data = with_data(model, inputs, experience, rows, data_part, empty)
         else:
-            velocity = policy_velocity(model, *inputs, empty)
+            velocity, data = policy_velocity(model, *inputs, empty), None
 
-        now = transition(velocity[state_of[part].unique(return_inverse=True)[1]])
+        now = transition(velocity[of])
         batch = Batch(
             x_next=x_next,
             mean=now.mean,
@@ -237,7 +247,7 @@ def accumulate_gradients(
             gate=experience.gate[image],
             rows=rows.total,
             gated_rows=rows.gated_total,
-            reference_rows=None if reference_mean is None else asked.to(x.device),
+            reference_rows=mine.to(x.device) if mine.any() else None,
             reference_mean=reference_mean,
             data=data,
             data_rows=rows.data_total,
