@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from rewards import weights
 from rewards.features import get_features
 from rewards.features.scene_encoder import SceneEncoder
 from rewards.networks import TOKENIZER
-from rewards.pretraining import data, decoded
+from rewards.pretraining import data, decoded, install
 from rewards.pretraining.corruptions import FAMILIES, corrupt
 
 LEARNED = ["scene_aesthetic", "scene_preference", "scene_preference_vit", "scene_text_score"]
@@ -227,3 +228,18 @@ def test_missing_or_unrecorded_file_is_refused(resources):
     (resources / "SHA256SUMS").unlink()
     with pytest.raises(weights.WeightsError, match="SHA256SUMS does not exist"):
         weights.load_weights("new.safetensors", resources)
+
+
+def test_rebuilt_weights_are_installed_as_they_are(tmp_path, monkeypatch):
+    rebuilt, resources = tmp_path / "rebuild" / "scorers", tmp_path / "resources"
+    (resources / "scorers").mkdir(parents=True)
+    (resources / "scorers" / "old.json").write_text("{}")
+    rebuilt.mkdir(parents=True)
+    (rebuilt / "new.json").write_text("{}")
+    (rebuilt / ".snakemake_timestamp").touch()
+    monkeypatch.setattr(install, "RESOURCES", resources)
+    monkeypatch.setattr(sys, "argv", ["install", "--scorers", str(rebuilt)])
+    install.main()
+    assert [p.name for p in (resources / "scorers").iterdir()] == ["new.json"]
+    assert "scorers/new.json" in weights.read_checksums(resources)
+    assert (resources / "prompts" / "ocr_test.jsonl").exists()

@@ -19,7 +19,7 @@ def main() -> None:
     sources = [*arguments.bases, *([arguments.scorers] if arguments.scorers else [])]
     for source in sources:
         with replacing(RESOURCES / source.name) as temporary:
-            shutil.copytree(source, temporary)
+            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"))  # Snakemake's marks
     prompts.write(RESOURCES / "prompts")
     print(write_checksums(RESOURCES))
 
