@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,7 +21,7 @@ class Plugins(Generic[T]):
     package: str
     kind: str
     base: type[T]
-    helpers: frozenset[str]
+    helpers: Set[str]
 
     def names(self) -> list[str]:
         """Every registered plug-in."""

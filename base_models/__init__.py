@@ -8,7 +8,7 @@ from base_models.base import BaseModel, BaseModelConfig, Prompts
 from plugins import Plugins
 
 _helpers = {"attention", "base", "pipelines", "requirements"}
-_adapters = Plugins(__name__, "base model adapter", BaseModel, frozenset(_helpers))
+_adapters = Plugins(__name__, "base model adapter", BaseModel, _helpers)
 names, get_class = _adapters.names, _adapters.get
 
 

@@ -21,7 +21,7 @@ _helpers = {
     "reward_combination",
     "sde",
 }
-_methods = Plugins(__name__, "method", Method, frozenset(_helpers))
+_methods = Plugins(__name__, "method", Method, _helpers)
 names, get = _methods.names, _methods.get
 
 

@@ -7,7 +7,7 @@ from rewards.base import Reward, RewardError
 from rewards.published.hub import check
 
 _helpers = {"base", "geneval_rules", "networks", "weights"}
-_rewards = Plugins(__name__, "reward", Reward, frozenset(_helpers))
+_rewards = Plugins(__name__, "reward", Reward, _helpers)
 names, get_class = _rewards.names, _rewards.get
 
 

@@ -26,13 +26,13 @@ from training import data
 from training.configuration import ConfigError, load_run
 from training.files import sha256, to_yaml
 from training.prompts import PromptSet
-from training.resolve import load_base_model, load_method, load_task, resolve_run
+from training.resolve import load_base_model, load_method, load_task, method_names, resolve_run
 from training.rollout import noise, sample_ode, sample_trajectories
 from training.seeding import generator
 from training.trainer import Trainer
 from training.update import REFERENCE, Experience, accumulate_gradients, rows_of
 
-METHODS = sorted(p.stem for p in Path("config/methods").glob("*.yaml"))
+METHODS = method_names()
 SHORT = {
     "iterations": 3,
     "checkpoint_every": 1,

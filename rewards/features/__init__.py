@@ -6,7 +6,7 @@ from plugins import Plugins
 from rewards.features.base import Features
 from rewards.published.hub import check
 
-_encoders = Plugins(__name__, "feature encoder", Features, frozenset({"base"}))
+_encoders = Plugins(__name__, "feature encoder", Features, {"base"})
 feature_names, get_features_class = _encoders.names, _encoders.get
 
 
