@@ -100,7 +100,8 @@ class MergedTransformer:
 
     def __call__(self, **arguments):
         with ShortAttention() if self.plain.device.type == "cpu" else contextlib.nullcontext():
-            return torch.func.functional_call(self.plain, self.weights, (), arguments)
+            # No weight of these transformers has two names, for which every call would look.
+            return torch.func.functional_call(self.plain, self.weights, (), arguments, tie_weights=False)
 
 
 class BaseModel(ABC):
