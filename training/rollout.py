@@ -10,6 +10,8 @@ import torch
 from base_models.base import BaseModel, Prompts
 from methods.sde import STEPS
 
+DECODED_TOGETHER = 36  # images at most: the activations of more leave a processor's cache
+
 
 @dataclass
 class Trajectories:
@@ -129,5 +131,5 @@ def sample_ode(
 
 def decode(model: BaseModel, latents: torch.Tensor, batch: int) -> torch.Tensor:
     """Images float32 (N, 3, H, W) in [0, 1], quantised to 8 bits as a saved file would be."""
-    images = torch.cat([model.decode(z) for z in latents.split(batch)])
+    images = torch.cat([model.decode(z) for z in latents.split(min(batch, DECODED_TOGETHER))])
     return (images * 255).round() / 255
