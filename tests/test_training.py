@@ -113,7 +113,8 @@ def test_two_processes_give_what_one_gives(tmp_path, data_file):
     rows += ["grpo_kl_large", "gardo", "diffusion_nft_gardo", "ddrl_synthetic"]
     algorithms = {load_method(m).algorithm: m for m in rows}
     folders = {
-        (count, m): make_run(tmp_path / str(count) / m, m, exact=True)
+        # Three groups: two processes share one.
+        (count, m): make_run(tmp_path / str(count) / m, m, exact=True, prompts_per_iteration=3)
         for count in (1, 2)
         for m in algorithms.values()
     }

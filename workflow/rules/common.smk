@@ -11,6 +11,7 @@ from didactic.configuration import load as load_mixture  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
+from training.command import JOB_ENVIRONMENT  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 from workflow.readiness import Jobs, check_ready  # noqa: E402
 
@@ -34,11 +35,7 @@ wildcard_constraints:
     kind="synthetic|real",
 
 
-# Large temporary tensors go through the heap instead of fresh pages: page faults took half of the time.
-shell.prefix(
-    "export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=4000000000"
-    " MALLOC_TOP_PAD_=268435456 TOKENIZERS_PARALLELISM=false; "
-)
+shell.prefix(f"export {' '.join(f'{name}={value}' for name, value in JOB_ENVIRONMENT.items())}; ")
 
 
 def data_of(wildcards):
