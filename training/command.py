@@ -7,8 +7,8 @@ import atexit
 import gc
 import sys
 
-# Environment of the workflow's jobs: large temporary tensors go through the heap, where fresh pages from the
-# system took up to half of the time.
+# Environment of the workflow's jobs: large temporary tensors go through the heap. Fresh pages from the system
+# cost 5 % of an iteration and a quarter of decoding many images at once (benchmarks/README.md).
 JOB_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
