@@ -40,7 +40,8 @@ def measure_methods(device: str, repeats: int) -> dict:
 
 def measure_overhead(device: str, repeats: int) -> dict:
     return {
-        "start_up_seconds": overhead.start_up(repeats),
+        "start_up_seconds": overhead.start_up(repeats, "training"),
+        "start_up_in_workflow_seconds": overhead.start_up_in_workflow(repeats),
         "snakemake_seconds_per_job": overhead.per_job(repeats),
     }
 

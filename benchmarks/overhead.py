@@ -12,8 +12,10 @@ from pathlib import Path
 
 from benchmarks.measuring import median_seconds, seconds
 from benchmarks.setting import BASE, TASK
+from training.command import JOB_ENVIRONMENT
 from training.files import to_yaml
 from training.resolve import resolve_run
+from workflow import fork_server
 
 ROOT = Path(__file__).parent.parent
 EMPTY_RULES = """
@@ -26,16 +28,32 @@ rule job:
 """
 
 
-def start_up(repeats: int) -> float:
-    """Seconds of ``python -m training run`` on a run that generates and trains one image."""
+def start_up(repeats: int, *module: str) -> float:
+    """Seconds of training on a run that generates and trains one image, by ``python -m module``."""
     smallest = {"iterations": 1, "prompts_per_iteration": 1, "group_size": 1}
     run = resolve_run(BASE, TASK, "grpo", 1, {"training": smallest})
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "run.yaml").write_text(to_yaml(run.model_dump()))
-        command = [sys.executable, "-m", "training", "run", folder]
+        command = [sys.executable, "-m", *module, "run", folder]
         return median_seconds(
             lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True), repeats
         )
+
+
+def start_up_in_workflow(repeats: int) -> float:
+    """The same where a fork server has imported the libraries, as the workflow has one for its own machine.
+
+    Raises:
+        RuntimeError: this system cannot have one, or is told to have none.
+    """
+    server = fork_server.start(JOB_ENVIRONMENT)
+    if server is None:
+        raise RuntimeError(f"no fork server: it takes Linux 5.3 or later and no {fork_server.FOLDER}")
+    try:
+        with server:
+            return start_up(repeats, "workflow.job", "training")
+    finally:
+        del os.environ[fork_server.FOLDER]
 
 
 def _empty_workflow(jobs: int) -> float:

@@ -62,6 +62,7 @@ def _methods(part: dict) -> str:
 def _overhead(part: dict) -> str:
     rows = [
         ["start-up of a job, one image trained", f"{part['start_up_seconds']:.1f}"],
+        ["the same in the workflow, which has imported", f"{part['start_up_in_workflow_seconds']:.1f}"],
         ["Snakemake's own time per job", f"{part['snakemake_seconds_per_job']:.2f}"],
     ]
     return _table(["overhead", "seconds"], rows)

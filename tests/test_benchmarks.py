@@ -39,7 +39,11 @@ def test_a_part_that_was_not_measured_is_left_out():
     result = {
         "hardware": {"processor": "some"},
         "git": {"commit": "0123456789"},
-        "overhead": {"start_up_seconds": 3.21, "snakemake_seconds_per_job": 0.123},
+        "overhead": {
+            "start_up_seconds": 3.21,
+            "start_up_in_workflow_seconds": 1.43,
+            "snakemake_seconds_per_job": 0.123,
+        },
     }
     text = to_markdown(result)
     assert "| start-up of a job, one image trained | 3.2 |" in text and "0.12" in text

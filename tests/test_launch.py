@@ -18,9 +18,9 @@ def option(command: list[str], name: str) -> str:
 
 def test_one_process_is_training_itself():
     for launch in (Launch(), Launch(gpus=1, threads=4), Launch(processes=1)):
-        command = launch.command(["run", "folder"])
-        assert command[:5] == [sys.executable, "-m", "training", "run", "folder"]
-        assert option(command, "--threads") == str(launch.threads)
+        arguments = launch.training(["run", "folder"])
+        assert launch.total == 1 and arguments[:2] == ["run", "folder"]
+        assert option(arguments, "--threads") == str(launch.threads)
 
 
 @pytest.mark.parametrize("launch", [Launch(gpus=2, threads=8), Launch(processes=2, threads=8)])

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from workflow.job import become
+
 # Set by srun in every task: this node's number, and the address srun was called from: the first node's.
 RANK, FIRST_NODE = "SLURM_PROCID", "SLURM_LAUNCH_NODE_IPADDR"
 
@@ -42,9 +44,7 @@ class Launch:
         return max(1, self.threads * self.nodes // self.total)
 
     def command(self, arguments: list[str]) -> list[str]:
-        """The command of the whole job."""
-        if self.total == 1:
-            return [sys.executable, "-m", *self._training(arguments)]
+        """The command of a job of several processes."""
         if self.nodes == 1:
             return self._accelerate(arguments, ["--main_process_port", "0"])
         # fmt: off
@@ -70,12 +70,13 @@ class Launch:
             "--num_processes", str(self.total), "--num_machines", str(self.nodes), *meeting,
             "--num_cpu_threads_per_process", str(self.threads_each),
             "--mixed_precision", "no", "--dynamo_backend", "no",
-            "-m", *self._training(arguments),
+            "-m", "training", *self.training(arguments),
         ]
         # fmt: on
 
-    def _training(self, arguments: list[str]) -> list[str]:
-        return ["training", *arguments, "--threads", str(self.threads_each)]
+    def training(self, arguments: list[str]) -> list[str]:
+        """Arguments of one process of ``python -m training``."""
+        return [*arguments, "--threads", str(self.threads_each)]
 
 
 def free_port() -> int:
@@ -100,6 +101,8 @@ def main() -> None:
         launch = Launch(given.gpus, given.processes, given.nodes, given.threads)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    if launch.total == 1:
+        become("training", launch.training(given.arguments))
     if given.port is None:
         command = launch.command(given.arguments)
     else:

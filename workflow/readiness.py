@@ -36,6 +36,11 @@ class Jobs:
     prompts: set[str] = field(default_factory=set)
     tables: bool = False
 
+    @property
+    def with_models(self) -> bool:
+        """Whether one of them opens a model."""
+        return bool(self.train or self.sample or self.score or self.data)
+
     @classmethod
     def of(cls, jobs: Iterable[tuple[str, dict]]) -> Jobs:
         """From (rule, wildcards) of each job."""

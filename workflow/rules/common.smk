@@ -12,6 +12,7 @@ from evaluation.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from training.command import JOB_ENVIRONMENT  # noqa: E402
+from workflow import fork_server  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 from workflow.readiness import Jobs, check_ready  # noqa: E402
 
@@ -28,6 +29,8 @@ onstart:
         check_ready(PLAN, needed, jobs_run_here=not workflow.non_local_exec)
     except ValueError as error:
         raise WorkflowError(str(error)) from None
+    if needed.with_models and not workflow.non_local_exec:
+        fork_server.start(JOB_ENVIRONMENT)
 
 
 wildcard_constraints:

@@ -13,7 +13,7 @@ rule sample:
     resources:
         mem_mb=1500,
     shell:
-        "python -m evaluation sample results/runs/{wildcards.run} --settings {input.settings}"
+        "python -m workflow.job evaluation sample results/runs/{wildcards.run} --settings {input.settings}"
         " --out {output} --threads {threads} 2> {log}"
 
 
@@ -35,7 +35,7 @@ rule score:
     resources:
         mem_mb=1500,
     shell:
-        "python -m evaluation score results/runs/{wildcards.run} --images {input.images}"
+        "python -m workflow.job evaluation score results/runs/{wildcards.run} --images {input.images}"
         " --settings {input.settings} --out {output.scores} --out-images {output.images}"
         " --threads {threads} 2> {log}"
 

@@ -45,8 +45,9 @@ rule data:
         identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task, wildcards.kind),
         batch=lambda wildcards: PLAN.data_batch(wildcards.base, wildcards.task),
     shell:
-        "python -m training data --base {wildcards.base} --task {wildcards.task} --kind {wildcards.kind}"
-        " --per-prompt {wildcards.per_prompt} --batch {params.batch} --out {output} --threads {threads} 2> {log}"
+        "python -m workflow.job training data --base {wildcards.base} --task {wildcards.task}"
+        " --kind {wildcards.kind} --per-prompt {wildcards.per_prompt} --batch {params.batch}"
+        " --out {output} --threads {threads} 2> {log}"
 
 
 rule prompts:

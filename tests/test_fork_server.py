@@ -1,0 +1,126 @@
+"""Jobs forked from one process that has imported the libraries: all comes over, and nothing outlives it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workflow import fork_server
+
+ROOT = Path(__file__).parent.parent
+# What a job is told and what it has; exits with the status it is asked for.
+PROBE = """
+import os, sys
+print(sys.argv[1:], os.getcwd(), os.environ["COLOUR"])
+print("GOODHART_FORK_SERVER" in os.environ, "cv2" in sys.modules)
+print("to standard error", file=sys.stderr)
+print(sys.stdin.read())
+sys.exit(int(sys.argv[1]))
+"""
+SLEEP = """
+import os, pathlib, time
+pathlib.Path("pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server, running; jobs of this process find it."""
+    monkeypatch.delenv(fork_server.FOLDER, raising=False)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(fork_server, "LOG", tmp_path / "fork_server.log")
+    process = fork_server.start({"COLOUR": "blue"})
+    yield process
+    process.stdin.close()
+    assert process.wait(30) == 0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "probe.py").write_text(PROBE)
+    (tmp_path / "sleep_long.py").write_text(SLEEP)
+    return tmp_path
+
+
+def job(folder: Path, module: str, *arguments: str, **environment: str) -> dict:
+    """Arguments of subprocess for a job that runs in ``folder``."""
+    command = [sys.executable, "-m", "workflow.job", module, *arguments]
+    paths = {"PYTHONPATH": str(ROOT)}
+    return {"args": command, "cwd": folder, "text": True, "env": os.environ | paths | environment}
+
+
+def wait_for(condition, seconds: float = 30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def exists(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_job_is_the_same_with_and_without_a_server(served, folder, request, monkeypatch):
+    if served:
+        request.getfixturevalue("server")
+    else:
+        monkeypatch.setenv(fork_server.FOLDER, "")
+    given = job(folder, "probe", "3", "two words", COLOUR="red")
+    done = subprocess.run(**given, input="typed", capture_output=True)
+    assert done.returncode == 3
+    assert done.stdout == f"['3', 'two words'] {folder} red\n{not served} {served}\ntyped\n"
+    assert done.stderr == "to standard error\n"
+
+
+def test_the_server_has_one_thread_and_ends_with_its_folder(server, folder):
+    subprocess.run(**job(folder, "probe", "0", COLOUR=""), input="", capture_output=True, check=True)
+    assert len(os.listdir(f"/proc/{server.pid}/task")) == 1
+    place = os.environ[fork_server.FOLDER]
+    assert os.stat(place).st_mode & 0o077 == 0
+    server.stdin.close()
+    assert server.wait(30) == 0 and not os.path.exists(place)
+    status = subprocess.run(**job(folder, "probe", "4", COLOUR=""), input="", capture_output=True)
+    assert status.returncode == 4  # by itself
+
+
+def test_a_job_ends_with_its_client(server, folder):
+    client = subprocess.Popen(**job(folder, "sleep_long"))
+    wait_for((folder / "pid").exists)
+    process = int((folder / "pid").read_text())
+    assert process != client.pid and exists(process)
+    client.kill()
+    client.wait()
+    wait_for(lambda: not exists(process))
+
+
+def test_a_killed_job_fails(server, folder):
+    client = subprocess.Popen(**job(folder, "sleep_long"))
+    wait_for((folder / "pid").exists)
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    assert client.wait(30) == 128 + signal.SIGKILL
+    done = subprocess.run(**job(folder, "probe", "0", COLOUR=""), input="", capture_output=True)
+    assert done.returncode == 0  # the next one is served
+
+
+def test_a_server_that_dies_is_told(monkeypatch, folder):
+    monkeypatch.delenv(fork_server.FOLDER, raising=False)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(fork_server, "LOG", folder / "fork_server.log")
+    process = fork_server.start({})
+    client = subprocess.Popen(**job(folder, "probe", "0", COLOUR=""), stderr=subprocess.PIPE)
+    time.sleep(0.5)  # it waits while the server imports
+    process.kill()
+    process.wait()
+    shutil.rmtree(os.environ[fork_server.FOLDER])
+    assert "the fork server ended before the job" in client.communicate(timeout=30)[1]
+    assert client.returncode == 1
