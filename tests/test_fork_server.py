@@ -1,7 +1,6 @@
 """Jobs forked from one process that has imported the libraries: all comes over, and nothing outlives it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,20 +24,24 @@ sys.exit(int(sys.argv[1]))
 SLEEP = """
 import os, pathlib, time
 pathlib.Path("pid").write_text(str(os.getpid()))
-time.sleep(600)
+try:
+    time.sleep(600)
+finally:
+    pathlib.Path("cleaned").touch()
 """
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """A server, running; jobs of this process find it."""
-    monkeypatch.delenv(fork_server.FOLDER, raising=False)
+    monkeypatch.setenv(fork_server.FOLDER, "")  # so that its absence before the test comes back
+    monkeypatch.delenv(fork_server.FOLDER)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(fork_server, "LOG", tmp_path / "fork_server.log")
     process = fork_server.start({"COLOUR": "blue"})
     yield process
     process.stdin.close()
-    assert process.wait(30) == 0
+    process.wait(30)
 
 
 @pytest.fixture
@@ -93,34 +96,60 @@ def test_the_server_has_one_thread_and_ends_with_its_folder(server, folder):
     assert status.returncode == 4  # by itself
 
 
-def test_a_job_ends_with_its_client(server, folder):
-    client = subprocess.Popen(**job(folder, "sleep_long"))
-    wait_for((folder / "pid").exists)
-    process = int((folder / "pid").read_text())
+def started_sleeping(folder: Path) -> tuple[subprocess.Popen, int]:
+    """A client and the process of its job."""
+    client, told = subprocess.Popen(**job(folder, "sleep_long")), folder / "pid"
+    wait_for(lambda: told.exists() and told.read_text())
+    process = int(told.read_text())
     assert process != client.pid and exists(process)
+    return client, process
+
+
+def test_a_job_ends_with_its_client(server, folder):
+    client, process = started_sleeping(folder)
     client.kill()
     client.wait()
     wait_for(lambda: not exists(process))
+    assert not (folder / "cleaned").exists()
+
+
+def test_an_interrupted_job_cleans_up_before_its_client_ends(server, folder):
+    client, process = started_sleeping(folder)
+    client.send_signal(signal.SIGINT)
+    assert client.wait(30) != 0
+    assert not exists(process) and (folder / "cleaned").exists()
+
+
+def test_a_job_whose_client_has_not_waited_is_not_started(server, folder):
+    client = subprocess.Popen(**job(folder, "sleep_long"))
+    time.sleep(0.5)  # the server imports until then
+    client.kill()
+    client.wait()
+    subprocess.run(**job(folder, "probe", "0", COLOUR=""), input="", capture_output=True, check=True)
+    assert not (folder / "pid").exists()
 
 
 def test_a_killed_job_fails(server, folder):
-    client = subprocess.Popen(**job(folder, "sleep_long"))
-    wait_for((folder / "pid").exists)
-    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    client, process = started_sleeping(folder)
+    os.kill(process, signal.SIGKILL)
     assert client.wait(30) == 128 + signal.SIGKILL
     done = subprocess.run(**job(folder, "probe", "0", COLOUR=""), input="", capture_output=True)
     assert done.returncode == 0  # the next one is served
 
 
-def test_a_server_that_dies_is_told(monkeypatch, folder):
-    monkeypatch.delenv(fork_server.FOLDER, raising=False)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(fork_server, "LOG", folder / "fork_server.log")
-    process = fork_server.start({})
-    client = subprocess.Popen(**job(folder, "probe", "0", COLOUR=""), stderr=subprocess.PIPE)
+def test_a_job_that_was_not_started_runs_by_itself(server, folder):
+    client = subprocess.Popen(**job(folder, "probe", "5", COLOUR="red"), stdin=subprocess.DEVNULL)
     time.sleep(0.5)  # it waits while the server imports
-    process.kill()
-    process.wait()
-    shutil.rmtree(os.environ[fork_server.FOLDER])
-    assert "the fork server ended before the job" in client.communicate(timeout=30)[1]
-    assert client.returncode == 1
+    server.kill()
+    assert client.wait(30) == 5
+
+
+@pytest.mark.parametrize("hindrance", ["no folder for the log", "told not to"])
+def test_there_may_be_no_server(hindrance, monkeypatch, tmp_path):
+    monkeypatch.setenv(fork_server.FOLDER, "")
+    if hindrance != "told not to":
+        monkeypatch.delenv(fork_server.FOLDER)
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(fork_server, "LOG", tmp_path / "file" / "fork_server.log")
+    assert fork_server.start({}) is None
+    assert not os.environ.get(fork_server.FOLDER)

@@ -6,8 +6,9 @@ them over (``hand_over``). The server has imported libraries only: the suite's o
 as it is then.
 
 A job is one message on a Unix socket in a folder that only this user may enter: module, arguments, working
-directory and environment in JSON, together with the job's standard files. The answer is its exit status. A
-job whose client has ended is ended too, and the server ends with the process that started it.
+directory and environment in JSON, together with the job's standard files. The answers are that it has
+started, and its exit status. A job whose client has ended is ended too, and the server ends with the process
+that started it.
 """
 
 from __future__ import annotations
@@ -54,25 +55,25 @@ def start(environment: dict[str, str]) -> subprocess.Popen | None:
     if FOLDER in os.environ or not hasattr(os, "pidfd_open"):
         return None
     folder = tempfile.mkdtemp(prefix="goodhart-")
-    LOG.parent.mkdir(exist_ok=True)
-    with socket.socket(socket.AF_UNIX) as listener, open(LOG, "w") as log:
-        try:
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        LOG.parent.mkdir(exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener, open(LOG, "w") as log:
             os.close(os.pidfd_open(os.getpid()))  # Linux 5.3
             listener.bind(address(folder))  # a path of at most 107 characters
-        except OSError:
-            shutil.rmtree(folder)
-            return None
-        listener.listen(socket.SOMAXCONN)  # jobs wait for its imports instead of importing themselves
-        os.environ[FOLDER] = folder
-        server = subprocess.Popen(
-            [sys.executable, "-m", "workflow.fork_server", folder, str(listener.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=os.environ | environment | ONE_THREAD,
-            pass_fds=[listener.fileno()],
-            start_new_session=True,
-        )
+            listener.listen(socket.SOMAXCONN)  # jobs wait for its imports instead of importing themselves
+            server = subprocess.Popen(
+                [sys.executable, "-m", "workflow.fork_server", folder, str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=os.environ | environment | ONE_THREAD,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+    except OSError:
+        return None
+    os.environ[FOLDER] = folder
     atexit.register(server.wait)
     atexit.register(server.stdin.close)
     return server
@@ -84,7 +85,7 @@ def address(folder: str) -> str:
 
 
 def hand_over(module: str, arguments: list[str]) -> int | None:
-    """Exit status of ``python -m module arguments``, run by the server; None where no server answers."""
+    """Exit status of ``python -m module arguments``, run by the server; None where no server starts it."""
     if not os.environ.get(FOLDER):
         return None
     with socket.socket(socket.AF_UNIX) as server:
@@ -94,15 +95,21 @@ def hand_over(module: str, arguments: list[str]) -> int | None:
             return None
         environment = {name: value for name, value in os.environ.items() if name != FOLDER}
         job = {"module": module, "arguments": arguments, "cwd": os.getcwd(), "environment": environment}
-        try:
+        answers, started, status = server.makefile(), "", ""
+        with suppress(ConnectionError):
             socket.send_fds(server, [b" "], [0, 1, 2])
             server.sendall(json.dumps(job).encode() + b"\n")
-            answer = server.makefile().readline()
-        except ConnectionError:
-            answer = ""
-    if not answer:
-        print(f"error: the fork server ended before the job; {LOG} says why", file=sys.stderr)
-    return int(answer or 1)
+            started = answers.readline()
+        if not started:
+            return None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: server.send(bytes([number])))
+        with suppress(ConnectionError):
+            status = answers.readline()
+    if not status:
+        print(f"error: nobody says how {module} ended", file=sys.stderr)
+    return int(status or 1)
 
 
 def serve(listener: socket.socket, libraries: Iterable[str] = LIBRARIES) -> dict | None:
@@ -112,6 +119,7 @@ def serve(listener: socket.socket, libraries: Iterable[str] = LIBRARIES) -> dict
         importlib.import_module(library)
     gc.freeze()  # what is imported stays, and looking through it would copy the shared memory
     gc.enable()
+    sys.stdout.flush()  # or every job says again what the libraries have said
     signal.signal(signal.SIGCHLD, _reap)
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
@@ -131,23 +139,29 @@ def _reap(*_) -> None:
 
 
 def _watch(client: socket.socket) -> dict:
-    """Fork the client's job, returned there; answer the client when it ends, end it when the client does."""
+    """Fork the client's job, returned there; pass signals on and the exit status back.
+
+    A job whose client has ended is ended, and does not start where the client has not waited for it.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(client, 1, 3)
     job = json.loads(client.makefile().readline())
+    client.sendall(b"started\n")
     process = os.fork()
     if process == 0:
-        os.setsid()
+        os.setpgid(0, 0)
         for standard, file in enumerate(files):
             os.dup2(file, standard)
             os.close(file)
         return job
+    os.setpgid(process, process)  # here too: either may be the first to need it
     ended = os.pidfd_open(process)
-    ready, _, _ = select.select([client, ended], [], [])
-    if ended not in ready:
-        os.killpg(process, signal.SIGTERM)
+    signals = True
+    while signals and ended not in select.select([client, ended], [], [])[0]:
+        signals = client.recv(1)
+        os.killpg(process, signals[0] if signals else signal.SIGTERM)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if ended in ready:
+    with suppress(ConnectionError):
         client.sendall(f"{status if status >= 0 else 128 - status}\n".encode())
     os._exit(0)
 
@@ -159,6 +173,9 @@ def run(job: dict) -> None:
     os.environ.update(job["environment"])
     sys.path[0] = job["cwd"]
     sys.argv = [job["module"], *job["arguments"]]
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # as in a new process; Python's own does so by itself
     runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
 
 
@@ -166,10 +183,13 @@ def main() -> None:
     folder, listener = sys.argv[1:]
     with socket.socket(fileno=int(listener)) as opened:
         job = serve(opened)
-    if job is None:
-        shutil.rmtree(folder)
-    else:
+    if job is not None:
         run(job)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 if __name__ == "__main__":
