@@ -19,7 +19,7 @@ from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field
 from safetensors.torch import load_file
 
-from base_models.attention import ShortAttention
+from base_models.attention import short_attention
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -99,7 +99,7 @@ class MergedTransformer:
         self.config = plain.config
 
     def __call__(self, **arguments):
-        with ShortAttention() if self.plain.device.type == "cpu" else contextlib.nullcontext():
+        with short_attention() if self.plain.device.type == "cpu" else contextlib.nullcontext():
             # No weight of these transformers has two names, for which every call would look.
             return torch.func.functional_call(self.plain, self.weights, (), arguments, tie_weights=False)
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional as F
 
-from base_models import get_class, open_base_model
-from base_models.attention import ShortAttention
+from base_models import attention, get_class, open_base_model
+from base_models.attention import short_attention
 from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig
 from base_models.flux import pack, position_ids, unpack
 from tests.small_pipelines import save_flux, save_sd3
@@ -214,18 +214,39 @@ def test_short_attention_is_attention(length):
     rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
 
     def outcome(inputs):
-        out = scaled_dot_product_attention(*inputs)
+        out = F.scaled_dot_product_attention(*inputs)
         return [out, *torch.autograd.grad(out.square().sum(), inputs)]
 
     wanted, torchs = outcome(exact), outcome(rounded)
-    with ShortAttention():
+    with short_attention():
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(outcome(exact), wanted, strict=True))
         ours = outcome(rounded)
-        causal = scaled_dot_product_attention(*exact, is_causal=True)
-    assert torch.equal(causal, scaled_dot_product_attention(*exact, is_causal=True))
+        causal = F.scaled_dot_product_attention(*exact, is_causal=True)
+    assert torch.equal(causal, F.scaled_dot_product_attention(*exact, is_causal=True))
     for value, other, truth in zip(ours, torchs, wanted, strict=True):
         assert value.dtype == torch.bfloat16
         assert (value - truth).norm() < 2 * (other - truth).norm()  # of the same order
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_diffusers_calls_short_attention_where_it_is_wanted(name, settings, monkeypatch):
+    model = open_base_model(settings(name, merged_dtype="bfloat16"))
+    model.add_adapter()
+    calls, ours = [], attention.attention
+
+    def counted(*arguments, **options):
+        calls.append(len(arguments))
+        return ours(*arguments, **options)
+
+    monkeypatch.setattr(attention, "attention", counted)
+    prompts, x, sigma = model.encode_prompts(PROMPTS), initial(model), WHOLE["sigma"]
+    with model.using(POLICY), torch.no_grad():
+        model.predict(x, sigma, prompts)
+    assert calls
+    calls.clear()
+    with torch.no_grad():
+        model.predict(x, sigma, prompts)  # in the precision of the checkpoint
+    assert not calls
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -54,4 +54,4 @@ rule collect:
     params:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.scores],
     shell:
-        "python -m evaluation collect {params.folders} --out {output.scores} --out-images {output.images} 2> {log}"
+        "python -m workflow.job evaluation collect {params.folders} --out {output.scores} --out-images {output.images} 2> {log}"
