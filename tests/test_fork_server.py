@@ -38,8 +38,11 @@ def server(monkeypatch, tmp_path):
     monkeypatch.delenv(fork_server.FOLDER)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(fork_server, "LOG", tmp_path / "fork_server.log")
+    # A shell starts what runs in the background with SIGINT ignored, which all its children inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = fork_server.start({"COLOUR": "blue"})
     yield process
+    signal.signal(signal.SIGINT, before)
     process.stdin.close()
     process.wait(30)
 
