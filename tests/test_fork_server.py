@@ -32,15 +32,15 @@ finally:
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A server, running; jobs of this process find it."""
+def server(monkeypatch, tmp_path, request):
+    """A server, running, with the libraries of its parameter or one of them; jobs of this process find it."""
     monkeypatch.setenv(fork_server.FOLDER, "")  # so that its absence before the test comes back
     monkeypatch.delenv(fork_server.FOLDER)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(fork_server, "LOG", tmp_path / "fork_server.log")
     # A shell starts what runs in the background with SIGINT ignored, which all its children inherit.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = fork_server.start({"COLOUR": "blue"})
+    process = fork_server.start({"COLOUR": "blue"}, getattr(request, "param", ["cv2"]))
     yield process
     signal.signal(signal.SIGINT, before)
     process.stdin.close()
@@ -88,6 +88,7 @@ def test_a_job_is_the_same_with_and_without_a_server(served, folder, request, mo
     assert done.stderr == "to standard error\n"
 
 
+@pytest.mark.parametrize("server", [fork_server.LIBRARIES], indirect=True, ids=["all libraries"])
 def test_the_server_has_one_thread_and_ends_with_its_folder(server, folder):
     subprocess.run(**job(folder, "probe", "0", COLOUR=""), input="", capture_output=True, check=True)
     assert len(os.listdir(f"/proc/{server.pid}/task")) == 1
@@ -123,6 +124,7 @@ def test_an_interrupted_job_cleans_up_before_its_client_ends(server, folder):
     assert not exists(process) and (folder / "cleaned").exists()
 
 
+@pytest.mark.parametrize("server", [fork_server.LIBRARIES], indirect=True, ids=["all libraries"])
 def test_a_job_whose_client_has_not_waited_is_not_started(server, folder):
     client = subprocess.Popen(**job(folder, "sleep_long"))
     time.sleep(0.5)  # the server imports until then
@@ -140,6 +142,7 @@ def test_a_killed_job_fails(server, folder):
     assert done.returncode == 0  # the next one is served
 
 
+@pytest.mark.parametrize("server", [fork_server.LIBRARIES], indirect=True, ids=["all libraries"])
 def test_a_job_that_was_not_started_runs_by_itself(server, folder):
     client = subprocess.Popen(**job(folder, "probe", "5", COLOUR="red"), stdin=subprocess.DEVNULL)
     time.sleep(0.5)  # it waits while the server imports

@@ -45,12 +45,12 @@ LIBRARIES = (
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
 
-def start(environment: dict[str, str]) -> subprocess.Popen | None:
+def start(environment: dict[str, str], libraries: Iterable[str] = LIBRARIES) -> subprocess.Popen | None:
     """Start a server for the jobs of this process; None where none is wanted or possible.
 
-    ``environment``: of the jobs, as far as libraries read it while they are imported. The server ends when
-    the returned process's ``stdin`` is closed, at the latest with this process, which waits for it: so its
-    jobs count among the resources that this process has used.
+    ``environment``: of the jobs, as far as ``libraries`` read it while they are imported. The server ends
+    when the returned process's ``stdin`` is closed, at the latest with this process, which waits for it: so
+    its jobs count among the resources that this process has used.
     """
     if FOLDER in os.environ or not hasattr(os, "pidfd_open"):
         return None
@@ -63,7 +63,7 @@ def start(environment: dict[str, str]) -> subprocess.Popen | None:
             listener.bind(address(folder))  # a path of at most 107 characters
             listener.listen(socket.SOMAXCONN)  # jobs wait for its imports instead of importing themselves
             server = subprocess.Popen(
-                [sys.executable, "-m", "workflow.fork_server", folder, str(listener.fileno())],
+                [sys.executable, "-m", "workflow.fork_server", folder, str(listener.fileno()), *libraries],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -112,7 +112,7 @@ def hand_over(module: str, arguments: list[str]) -> int | None:
     return int(status or 1)
 
 
-def serve(listener: socket.socket, libraries: Iterable[str] = LIBRARIES) -> dict | None:
+def serve(listener: socket.socket, libraries: Iterable[str]) -> dict | None:
     """Fork a process per job until standard input ends; the job is returned, to that process alone."""
     gc.disable()
     for library in libraries:
@@ -180,9 +180,9 @@ def run(job: dict) -> None:
 
 
 def main() -> None:
-    folder, listener = sys.argv[1:]
+    folder, listener, *libraries = sys.argv[1:]
     with socket.socket(fileno=int(listener)) as opened:
-        job = serve(opened)
+        job = serve(opened, libraries)
     if job is not None:
         run(job)
         return
