@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from workflow import launch as launching
 from workflow.launch import Launch
 
 ROOT = Path(__file__).parent.parent
@@ -16,11 +17,21 @@ def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_one_process_is_training_itself():
-    for launch in (Launch(), Launch(gpus=1, threads=4), Launch(processes=1)):
-        arguments = launch.training(["run", "folder"])
-        assert launch.total == 1 and arguments[:2] == ["run", "folder"]
-        assert option(arguments, "--threads") == str(launch.threads)
+@pytest.mark.parametrize(
+    "flags, threads", [([], "1"), (["--gpus=1", "--threads=4"], "4"), (["--processes=1"], "1")]
+)
+def test_one_process_is_training_itself(flags, threads, monkeypatch):
+    became = []
+
+    def become(module, arguments):
+        became.extend([module, *arguments])
+        raise SystemExit  # it does not return
+
+    monkeypatch.setattr(launching, "become", become)
+    monkeypatch.setattr(sys, "argv", ["launch", *flags, "--", "run", "folder"])
+    with pytest.raises(SystemExit):
+        launching.main()
+    assert became == ["training", "run", "folder", "--threads", threads]
 
 
 @pytest.mark.parametrize("launch", [Launch(gpus=2, threads=8), Launch(processes=2, threads=8)])
