@@ -42,7 +42,7 @@ def of(trainer: Trainer, repeats: int) -> dict:
     def decode_all():
         decode(model, collected.trajectories.latents[-1], c.micro_batch)
 
-    transformer = getattr(torch, model.config.merged_dtype or model.config.dtype)
+    transformer = model.merged_dtype or model.dtype
     calls = {
         "rollout": (roll_out, transformer),
         "decoding": (decode_all, torch.float32),

@@ -69,12 +69,15 @@ def _versions(records: list[dict[str, Any]], key: str) -> list[list[Text]]:
 def provenance(results: Results) -> str:
     """Commit, configuration and machine of every run; packages and weights with the number of their runs."""
     found = results.provenance()
-    lines = [_texts("run", "commit", "uncommitted changes", "configuration", "processor", "accelerator")]
+    head = ("run", "commit", "uncommitted changes", "configuration")
+    lines = [_texts(*head, "processor", "accelerator", "precision")]
     for run, record in found.items():
         git, machine = record["git"], record["hardware"]
         dirty = {True: "yes", False: "no", None: "unknown"}[git["dirty"]]
         head = (run, (git["commit"] or "none")[:12], dirty, record["config_hash"][:12])
-        lines.append(_texts(*head, machine["processor"], machine["accelerator"]))
+        # Runs finished before the precision was written down are still rendered.
+        precision = record.get("precision", "not recorded")
+        lines.append(_texts(*head, machine["processor"], machine["accelerator"], precision))
     records = list(found.values())
     blocks = [
         ("Runs", lines),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import rewards
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, POLICY
+from base_models.base import ADAPTER_FILE, POLICY, has_bf16
 from base_models.flux import pack
 from benchmarks.loops import leave_the_base
 from methods.sde import flow_sde_step
@@ -98,6 +98,7 @@ def test_every_method_trains_three_updates(method, trained):
     assert adapter and all(key.startswith("transformer.") for key in adapter)
     assert all(torch.isfinite(value).all() for value in adapter.values())
     provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["precision"] == ("bfloat16" if has_bf16(torch.device("cpu")) else "float32")
     if load_run(folder).training.iterations == 0:
         assert all(not v.any() for k, v in adapter.items() if "lora_B" in k)
         return

@@ -312,6 +312,7 @@ class Trainer:
                 "git": self.git,
                 "packages": provenance.packages(),
                 "hardware": provenance.hardware(),
+                "precision": str(self.model.merged_dtype or self.model.dtype).removeprefix("torch."),
                 "weights_sha256": self.config.weights,
                 "processes": self.processes.count,
                 "wall_seconds": round(wall, 2),
