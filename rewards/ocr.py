@@ -74,7 +74,9 @@ class OCR(Reward):
         return TextRecognizer(
             {
                 "model_path": str(model),
-                "rec_batch_num": 16,
+                # One by one, as upstream reads images: in a batch a sign is padded to the widest beside it,
+                # and then one in fifty is read otherwise. The activations of one also stay in the cache.
+                "rec_batch_num": 1,
                 "rec_img_shape": [3, 48, 80],
                 "intra_op_num_threads": torch.get_num_threads(),
                 "inter_op_num_threads": 1,

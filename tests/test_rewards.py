@@ -67,6 +67,18 @@ def test_every_reward_keeps_the_contract(name, scenes, photographs, request):
     assert checked
 
 
+def test_a_sign_is_read_alike_beside_others():
+    """Signs of all widths and heights, which a recogniser pads to a common width in a batch."""
+    prompts = random.Random(0).sample(prompt_sets.split()["ocr_test"], 48)
+    images = torch.from_numpy(render_many(prompts, 0)).permute(0, 3, 1, 2).float() / 255
+    for i, image in enumerate(images):
+        image[:, 20 : 20 + i % 7] = 0.5
+    images += 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    images = images.clamp(0, 1)
+    reader = rewards.get("ocr")
+    assert reader.read(images) == [reader.read(image[None])[0] for image in images]
+
+
 class Broken(Reward):
     name, scale, licence = "broken", "-", "-"
 
