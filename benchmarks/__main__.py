@@ -34,8 +34,13 @@ def measure_loops(device: str, repeats: int) -> dict:
 
 
 def measure_methods(device: str, repeats: int) -> dict:
-    names = tqdm(loops.method_names(), desc="methods")
-    return {name: loops.against_grpo(name, device, repeats) for name in names}
+    rows = {name: (name, {}) for name in loops.method_names()}
+    # What DiffusionNFT compares to: from a noise of its own for every image there is nothing to share.
+    rows["grpo, no image shares a noise"] = "grpo", {"same_initial_noise": False}
+    return {
+        row: loops.against_grpo(method, device, repeats, **training)
+        for row, (method, training) in tqdm(rows.items(), desc="methods")
+    }
 
 
 def measure_overhead(device: str, repeats: int) -> dict:

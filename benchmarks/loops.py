@@ -74,11 +74,12 @@ def method_names() -> list[str]:
     return [name for name in resolve.method_names() if name != "base"]
 
 
-def against_grpo(method: str, device: str, repeats: int) -> dict:
-    """Seconds per iteration of a method over those of plain GRPO at equal images, taken in turns."""
-    trainers = {
-        name: open_trainer(method if name == "method" else "grpo", device) for name in ("grpo", "method")
-    }
+def against_grpo(method: str, device: str, repeats: int, **training) -> dict:
+    """Seconds per iteration of a method over those of plain GRPO at equal images, taken in turns.
+
+    ``training`` replaces settings of the method, not of plain GRPO.
+    """
+    trainers = {"grpo": open_trainer("grpo", device), "method": open_trainer(method, device, **training)}
     counts = {name: itertools.count(1) for name in trainers}
     calls = {name: lambda name=name: iterate(trainers[name], next(counts[name])) for name in trainers}
     taken = alternate(calls, repeats)

@@ -21,7 +21,7 @@ LADDERS: dict[str, list[int]] = {
     "rollout_steps": [5, 8, 16, 32],
     "image_size": [32, 48, 64],
     "micro_batch": [12, 24, 48, 96],
-    "repetitions": [3, 9, 27],
+    "repetitions": [3, 9, 27, 81],
     "processes": [1, 2],
 }
 FIXED = {
