@@ -34,13 +34,18 @@ FIXED = {
 def point(
     settings: dict[str, int], device: str, launcher: tuple[str, ...] = (sys.executable,)
 ) -> dict[str, float]:
-    """Seconds per iteration and peak memory in MB of one setting, measured in another process."""
+    """Seconds per iteration and peak memory in MB of one setting, measured in another process.
+
+    Raises:
+        RuntimeError: that process failed; the message ends with what it printed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "point.json"
         arguments = [*(f"{k}={v}" for k, v in settings.items()), str(out)]
-        subprocess.run(
-            [*launcher, "-m", "benchmarks.scaling", device, *arguments], check=True, capture_output=True
-        )
+        command = [*launcher, "-m", "benchmarks.scaling", device, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
         return json.loads(out.read_text())
 
 
@@ -67,16 +72,19 @@ def ladder(key: str, device: str) -> dict:
     }
 
 
-def _measure(device: str, settings: dict[str, int], out: Path) -> None:
+def measure(device: str, settings: dict[str, int], out: Path) -> None:
+    """One point in this process, or in all those that torchrun has started."""
     import torch
 
     from benchmarks.measuring import peak_memory_mb, seconds
-    from benchmarks.setting import iterate, open_trainer
+    from benchmarks.setting import BASE, iterate, open_trainer
 
     torch.set_num_threads(1)
     repetitions = settings.pop("repetitions", 3)
     base = {k: settings.pop(k) for k in ("rollout_steps", "image_size") if k in settings}
-    trainer = open_trainer("grpo", device, base=base, **settings)
+    # The positions that tiny-sd3 knows end at 32 pixels; those of a FLUX are rotations, which never end.
+    base_model = "tiny-flux" if "image_size" in base else BASE
+    trainer = open_trainer("grpo", device, base=base, base_model=base_model, **settings)
     taken = [seconds(lambda i=i: iterate(trainer, i)) for i in range(1, repetitions + 2)]
     if trainer.processes.main:
         result = {"seconds": statistics.median(taken[1:]), "peak_memory_mb": peak_memory_mb(device)}
@@ -85,4 +93,4 @@ def _measure(device: str, settings: dict[str, int], out: Path) -> None:
 
 if __name__ == "__main__":
     device, *pairs, path = sys.argv[1:]
-    _measure(device, {k: int(v) for k, v in (pair.split("=") for pair in pairs)}, Path(path))
+    measure(device, {k: int(v) for k, v in (pair.split("=") for pair in pairs)}, Path(path))

@@ -15,13 +15,19 @@ EXACT = {"merged_dtype": None}  # no bf16: what two loops compute can be compare
 
 
 def open_trainer(
-    method: str, device: str = "cpu", task: str = TASK, base: dict | None = None, **training
+    method: str,
+    device: str = "cpu",
+    task: str = TASK,
+    base: dict | None = None,
+    base_model: str = BASE,
+    **training,
 ) -> Trainer:
-    """A trainer of one method with the task's settings; ``base`` and ``training`` replace some of them."""
-    run = resolve_run(BASE, task, method, 1, {"training": training})
-    base_model = run.base_model.model_copy(update=base or {})
+    """A trainer of one method with the settings of task and base model; ``training`` and ``base`` replace
+    some of them."""
+    run = resolve_run(base_model, task, method, 1, {"training": training})
+    changed = run.base_model.model_copy(update=base or {})
     # Where a run starts from does not change its cost.
-    run = run.model_copy(update={"base_model": base_model, "start": None})
+    run = run.model_copy(update={"base_model": changed, "start": None})
     with TemporaryDirectory() as folder:
         data = Path(folder) / "data.safetensors" if run.training.data != "none" else None
         if data:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import rates, true_size
+from benchmarks import rates, scaling, true_size
 from benchmarks.loops import gradient_difference, method_names
 from benchmarks.measuring import exponent, flops, ratio
 from benchmarks.report import place, to_markdown, write
@@ -28,6 +28,19 @@ def test_every_trained_row_is_measured():
 def test_growth_and_ratios():
     assert exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
     assert ratio([2, 4, 9], [1, 2, 3]) == 2  # of pairs, so one slow moment does not count
+
+
+@pytest.mark.parametrize("key", ["image_size", "rollout_steps"])
+def test_a_ladder_can_be_climbed_to_its_end(key, tmp_path):
+    settings = {key: scaling.LADDERS[key][-1], "prompts_per_iteration": 1, "group_size": 2, "repetitions": 1}
+    scaling.measure("cpu", settings, tmp_path / "point.json")
+    measured = json.loads((tmp_path / "point.json").read_text())
+    assert measured["seconds"] > 0 and measured["peak_memory_mb"] > 100
+
+
+def test_a_failed_point_says_why():
+    with pytest.raises(RuntimeError, match="key 'image_size' is 31, not a multiple of 8"):
+        scaling.point({"image_size": 31}, "cpu")
 
 
 def test_flops_are_counted():
