@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from benchmarks.setting import BASE, RESOLUTION_MODEL
 from training.files import write_json, write_text
 
 
@@ -84,7 +85,8 @@ def _scaling(part: dict) -> str:
             ]
         )
     header = ["what grows (x)", "values", "s per iteration", "exponent", "peak MB", "exponent", "line, MB"]
-    return _table(header, rows)
+    models = f"Images grow on {RESOLUTION_MODEL}, everything else on {BASE}.\n\n"
+    return models + _table(header, rows)
 
 
 def _grids(part: dict) -> str:

@@ -69,8 +69,8 @@ def _versions(records: list[dict[str, Any]], key: str) -> list[list[Text]]:
 def provenance(results: Results) -> str:
     """Commit, configuration and machine of every run; packages and weights with the number of their runs."""
     found = results.provenance()
-    head = ("run", "commit", "uncommitted changes", "configuration")
-    lines = [_texts(*head, "processor", "accelerator", "precision")]
+    columns = ["run", "commit", "uncommitted changes", "configuration", "processor", "accelerator"]
+    lines = [_texts(*columns, "precision")]
     for run, record in found.items():
         git, machine = record["git"], record["hardware"]
         dirty = {True: "yes", False: "no", None: "unknown"}[git["dirty"]]
