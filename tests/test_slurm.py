@@ -1,6 +1,8 @@
 """The workflow on a real Slurm, with jobs cancelled, out of time or failing, and snakemake killed."""
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -127,6 +129,17 @@ class Site:
     def running(self, rule: str, method: str) -> str | None:
         return next((str(number) for number, state, _ in self.jobs(rule, method) if state == "RUNNING"), None)
 
+    def freeze(self, method: str) -> None:
+        """Stop a training, so that it cannot end before the test has dealt with its job.
+
+        By itself: a job stopped and then cancelled by Slurm may stay in the state STOPPED for good.
+        """
+        command = "\0".join(["", "training", "run", f"results/runs/{run_id(method)}", ""]).encode()
+        for process in self.cluster.processes():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # of those that have ended
+                if command in Path(f"/proc/{process}/cmdline").read_bytes():
+                    os.kill(process, signal.SIGSTOP)
+
     def checkpoint(self, method: str) -> int:
         """The newest checkpoint's iteration; 0 without one."""
         found = (self.folder / "results/runs" / run_id(method) / "checkpoint").glob("iteration_*")
@@ -162,6 +175,8 @@ def interrupted(site):
     """Ctrl-C while a training runs that has a checkpoint."""
     process = site.start("interrupted.yaml")
     site.wait_for(lambda: site.checkpoint("grpo") or site.checkpoint("gardo"), "a checkpoint", process)
+    for method in ("grpo", "gardo"):
+        site.freeze(method)  # Snakemake cancels late on a busy machine; iterations must be left
     process.send_signal(signal.SIGINT)
     site.finish(process)
     site.wait_for(lambda: not site.cluster.jobs(), "an empty queue", seconds=30)
@@ -178,17 +193,15 @@ def disturbed(interrupted):
     def advanced() -> tuple[str, str] | None:
         """A method whose training has written a checkpoint since the start, and its job."""
         for method in before.keys() - site.seen.keys():
-            number = site.running("rule_train", method)
-            if number and site.checkpoint(method) > before[method]:
+            if site.checkpoint(method) > before[method] and (number := site.running("rule_train", method)):
                 return method, number
 
     while len(site.seen) < 2:
         method, number = site.wait_for(advanced, "a checkpoint", process)
+        site.freeze(method)
         if method == "grpo":
             site.cluster.output("scancel", number)
-        else:
-            # Limits are checked twice a minute: the processes are stopped so that none ends before.
-            site.cluster.output("scancel", "--signal=STOP", number)
+        else:  # limits are checked twice a minute
             site.cluster.output("scontrol", "update", f"JobId={number}", "EndTime=now")
         site.seen[method] = site.checkpoint(method)
     site.status = site.finish(process)
