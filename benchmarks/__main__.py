@@ -102,11 +102,12 @@ def main() -> int:
         """What is measured stays, whatever comes after it."""
         write(path, result)
 
-    for name in arguments.only:
-        result[name] = PARTS[name](arguments.device, arguments.repeats)
-        keep()
+    # Grids first: of a process that has become large, its children's peak could not be told apart.
     for config in arguments.grids:
         result.setdefault("grids", {})[config] = overhead.grid(config, arguments.cores)
+        keep()
+    for name in arguments.only:
+        result[name] = PARTS[name](arguments.device, arguments.repeats)
         keep()
     print(to_markdown(result))
     return 0

@@ -1,6 +1,8 @@
 """The benchmark measures what it says: both loops compute the same, growth is fitted right, tables render."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from benchmarks import rates, scaling, true_size
 from benchmarks.loops import gradient_difference, method_names
 from benchmarks.measuring import exponent, flops, ratio
 from benchmarks.report import place, to_markdown, write
+from training.provenance import peak_memory_mb
 
 SHORT = {"prompts_per_iteration": 2, "group_size": 4}
 
@@ -41,6 +44,13 @@ def test_a_ladder_can_be_climbed_to_its_end(key, tmp_path):
 def test_a_failed_point_says_why():
     with pytest.raises(RuntimeError, match="key 'image_size' is 31, not a multiple of 8"):
         scaling.point({"image_size": 31}, "cpu")
+
+
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    held = torch.ones(500_000_000)  # 2 GB
+    program = "from training.provenance import peak_memory_mb; print(peak_memory_mb())"
+    printed = subprocess.check_output([sys.executable, "-c", program])
+    assert 100 < float(printed) < 1500 < held.nbytes / 2**20 < peak_memory_mb()
 
 
 def test_flops_are_counted():

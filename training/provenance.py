@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -66,8 +69,16 @@ def packages() -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process in MB (ru_maxrss is in KiB on Linux)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory of this process in MB.
+
+    On Linux not ``ru_maxrss``, which counts what the process that started this one by vfork had held.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    if found:
+        return int(found[1]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ``ru_maxrss``
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def cpu_seconds() -> float:
