@@ -2,7 +2,7 @@
 
 Kept are objects, their counts, their colours and their relations (GenEval's metadata, arXiv 2310.11513).
 Left out are the order in which they are named, the background, and what GenEval excludes: "one red circle"
-asks for the same as "a red circle", and "a circle left of a square" for the same as "a square right of a circle".
+asks for what "a red circle" does, and "a circle left of a square" for what "a square right of a circle" does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 
 def words(text: str) -> str:
-    """The words of a text in lower case, punctuation and white space aside."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    """The words of a text in lower case, punctuation and white space aside; the text where it has none."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
 def _objects(include: list[dict]) -> Hashable:
@@ -46,5 +46,5 @@ def composition(prompt: dict) -> Hashable:
     if prompt.get("include"):
         return _objects(prompt["include"])
     if prompt["tag"] == "text" and (quoted := _QUOTED.findall(prompt["prompt"])):
-        return "text", tuple(words(text) or text.strip() for text in quoted)
+        return "text", tuple(map(words, quoted))
     return "words", words(prompt["prompt"])
