@@ -36,6 +36,7 @@ def render_tables(results: Results, out: Path) -> list[Path]:
             temporary,
             requested=results.settings["tables"],
             bases=results.settings["bases"],
+            suites=results.suites,
             version=version,
             images=results.images,
         )
