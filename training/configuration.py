@@ -75,6 +75,12 @@ class TaskTraining(_Settings):
     prompts: str = Field(description="training prompts, jsonl")
     tag_weights: dict[str, float] = Field({}, description="share of each tag; empty: as in the file")
 
+    def rewards(self) -> list[str]:
+        """Every reward that a run may ask, the proxy first."""
+        gold = [self.gold] if self.gold else []
+        monitored = [name for name in self.monitor if name != DIVERSITY]
+        return list(dict.fromkeys([self.proxy, *self.auxiliary, *gold, *monitored]))
+
 
 class StepCost(_Settings):
     """What one gradient step takes, its share of sampling and scoring included; only the plan reads it."""

@@ -149,8 +149,7 @@ def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     prefixes = (
         [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
     )
-    names = {task.proxy, *task.auxiliary, *task.monitor, *([task.gold] if task.gold else [])} - {DIVERSITY}
-    plugins = [rewards.get_class(name) for name in names]
+    plugins = [rewards.get_class(name) for name in task.rewards()]
     plugins.append(get_features_class(task.features))
     for plugin in plugins:
         prefixes += plugin.weights
