@@ -191,3 +191,11 @@ def test_a_share_of_the_run_becomes_gradient_steps():
 def test_the_oracle_needs_a_task_with_gold():
     with pytest.raises(ConfigError, match=r"'optimised_reward' is 'gold'.*paper_ocr.yaml names no 'gold'"):
         resolve.resolve_run("sd3.5-medium", "paper_ocr", "grpo_oracle", 1, {})
+
+
+def test_a_late_control_is_the_plain_run_until_it_starts(tmp_path):
+    late, plain = (history_of(tmp_path / m, "ocr", m) for m in ("grpo_shuffled_late", "grpo"))
+    for step in (1, 2, 3):  # 0.6 of 4 iterations: the third is the first shuffled one
+        same = late[step, "train/gradient_norm"] == plain[step, "train/gradient_norm"]
+        assert same == (step < 3)
+        assert late[step, "reward/proxy_mean"] == plain[step, "reward/proxy_mean"]

@@ -157,9 +157,10 @@ class Collector:
         self, scores: dict[str, torch.Tensor], prompt_of: torch.Tensor, iteration: int
     ) -> methods.Rollout:
         """What the method sees of all images; ``optimised_reward`` says which reward it is given."""
-        seed, wanted = self.config.seed, self.config.training.optimised_reward
-        seen = scores[ORACLE if wanted == "gold" else "proxy"]
-        if wanted == "shuffled":
+        seed, settings = self.config.seed, self.config.training
+        seen = scores[ORACLE if settings.optimised_reward == "gold" else "proxy"]
+        late = iteration > settings.shuffled_from * settings.iterations
+        if settings.optimised_reward == "shuffled" and late:
             seen = shuffled(seen, prompt_of, generator("shuffled rewards", seed, iteration))
         return methods.Rollout(
             rewards=seen,

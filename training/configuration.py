@@ -36,6 +36,9 @@ class TrainingConfig(_Settings):
         description="what the method is given as the reward; shuffled: the proxy, permuted within each "
         "group, a negative control; gold: the task's gold reward, the ceiling",
     )
+    shuffled_from: float = Field(
+        0.0, ge=0, lt=1, description="share of the run before which a shuffled reward is still the true one"
+    )
     forward_steps: int | None = Field(
         None, ge=1, description="noise levels per image in a forward-process loss; null: trained_steps"
     )
