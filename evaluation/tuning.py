@@ -1,28 +1,25 @@
-"""``python -m evaluation.tuning``: the settings that were tried for each task, and which is the cheapest that holds.
+"""The settings that were tried for each task, and the cheapest at which the instrument can be trusted.
 
-Candidates are task files that change the training of another one (``extends``); a grid of them trains KL-free
-GRPO and the negative control, and nothing whose rank a paper claims anything about. Each candidate gets the
-verdicts of ``evaluation/instrument.py``. Of one task's candidates (the same base model, proxy and prompts), the
-cheapest in images generated whose negative control and plateau pass is the setting; cost breaks no tie of rank.
+Candidates are task files that change another one's training (``extends``). A grid of them trains KL-free GRPO
+and the negative control, and nothing whose rank a paper makes a claim about. Each candidate gets the verdicts of
+``evaluation/instrument.py``. Of one task's candidates (same base model, proxy and prompts), the setting is the
+cheapest in images generated whose negative control and plateau pass.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation import claims, instrument, results
+from evaluation import claims, instrument
 from evaluation.evidence import Evidence
 from evaluation.instrument_settings import InstrumentConfig, load
 from evaluation.results import Results
 from evaluation.standing import Place
 from evaluation.table_formats import DASH, Text, decimal, markdown
-from training.command import run_command
 from training.configuration import RunConfig, load_run
 from training.files import write_text
 
@@ -140,27 +137,10 @@ def render(stored: Results, settings: Path, out: Path) -> None:
     rows = evaluate(stored, config)
     seeds = sorted({row["seeds"] for row in rows})
     caption = [
-        f"Means over {', '.join(map(str, seeds))} seeds of their own, used for nothing else. Only the untrained model, "
-        "KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest images whose negative control is flat "
-        "over the whole run and whose proxy ends on its plateau (config/instrument.yaml)."
+        f"Means over {', '.join(map(str, seeds))} seeds of their own, used for nothing else. Only the untrained "
+        "model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest images whose negative "
+        "control is flat over the whole run and whose proxy ends on its plateau (config/instrument.yaml)."
     ]
     write_text(out, markdown("Settings that were tried", to_tables(rows, config), caption))
     flat = [{k: v for k, v in row.items() if k not in ("of", "gold", "verdicts")} for row in rows]
     write_text(out.with_suffix(".csv"), pd.DataFrame(flat).to_csv(index=False, float_format="%.6g"))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.tuning", description=__doc__.split("\n")[0])
-    parser.add_argument("--scores", type=Path, required=True)
-    parser.add_argument("--images", type=Path, help="scores of the single images")
-    parser.add_argument("--settings", type=Path, required=True, help="written by the workflow")
-    parser.add_argument("--instrument", type=Path, default=Path("config/instrument.yaml"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.set_defaults(
-        call=lambda a: render(results.read(a.scores, a.settings, a.images), a.instrument, a.out)
-    )
-    return run_command(parser.parse_args())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
