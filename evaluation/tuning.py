@@ -1,9 +1,9 @@
 """The settings that were tried for each task, and the cheapest at which the instrument can be trusted.
 
 Candidates are task files that change another one's training (``extends``). A grid of them trains KL-free GRPO
-and the negative control, and nothing whose rank a paper makes a claim about. Each candidate gets the verdicts of
-``evaluation/instrument.py``. Of one task's candidates (same base model, proxy and prompts), the setting is the
-cheapest in images generated whose negative control and plateau pass.
+and the negative control, and nothing whose rank a paper makes a claim about. Each candidate gets the verdicts
+of ``evaluation/instrument.py``. Of one task's candidates (same base model, proxy and prompts), the setting is
+the cheapest in images generated whose negative control and plateau pass.
 """
 
 from __future__ import annotations
