@@ -19,7 +19,7 @@ from evaluation.evidence import Evidence
 from evaluation.instrument_settings import InstrumentConfig, load
 from evaluation.results import Results
 from evaluation.standing import Place
-from evaluation.table_formats import DASH, Text, decimal, markdown
+from evaluation.table_formats import DASH, Text, decimal, markdown, numbers
 from training.configuration import RunConfig, load_run
 from training.files import write_text
 
@@ -135,9 +135,9 @@ def render(stored: Results, settings: Path, out: Path) -> None:
     """``out`` (.md), and the numbers as .csv beside it."""
     config = load(settings)
     rows = evaluate(stored, config)
-    seeds = sorted({row["seeds"] for row in rows})
+    seeds = {row["seeds"] for row in rows}
     caption = [
-        f"Means over {', '.join(map(str, seeds))} seeds of their own, used for nothing else. Only the untrained "
+        f"Means over {numbers(seeds)} seeds of their own, used for nothing else. Only the untrained "
         "model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest images whose negative "
         "control is flat over the whole run and whose proxy ends on its plateau (config/instrument.yaml)."
     ]
