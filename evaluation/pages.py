@@ -15,7 +15,9 @@ from evaluation.table_formats import Text
 from training.configuration import RunConfig, load_run
 from training.files import replacing
 
-SHOWN_FILES = ("config/evaluation.yaml", "config/claims.yaml", "config/tables.yaml", "config/figures.yaml")
+SHOWN_FILES = tuple(
+    f"config/{name}.yaml" for name in ("evaluation", "claims", "tables", "trajectories", "figures")
+)
 
 
 def _texts(*values: Any) -> list[Text]:

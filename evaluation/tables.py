@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.html import html
 from evaluation.image_scores import ByImage, by_seed
 from evaluation.statistics import ROLES, Interval, bootstrap_interval, check_scores, last_step
-from evaluation.table_formats import DASH, Text, decimal, latex, markdown, numbers
+from evaluation.table_files import write_table
+from evaluation.table_formats import DASH, Text, decimal, numbers
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 
@@ -298,13 +298,5 @@ def render(
         most_seeds = max(c.interval.seeds for b in blocks for r in b.rows for c in r.cells.values() if c)
         drawn = [_lines(b, columns, table_specs, most_seeds) for b in blocks]
         caption = _caption(blocks, columns, table_specs, version)
-        texts = {
-            "csv": tidy(blocks, columns).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-            "md": markdown(spec["title"], drawn, caption),
-            "html": html(spec["title"], drawn, caption),
-            "tex": latex(spec["title"], drawn, caption, label=name),
-        }
-        for suffix, text in texts.items():
-            paths.append(out_dir / f"{name}.{suffix}")
-            paths[-1].write_text(text, encoding="utf-8")
+        paths += write_table(out_dir, name, spec["title"], tidy(blocks, columns), drawn, caption)
     return paths

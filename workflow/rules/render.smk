@@ -11,7 +11,7 @@ COMMON = "--scores {input.scores} --images {input.images} --settings {input.sett
 rule tables:
     input:
         **STORED,
-        layout="config/tables.yaml",
+        layout=["config/tables.yaml", "config/trajectories.yaml"],
         published="config/published.yaml",
         code=rendering_code(
             "report",
@@ -21,7 +21,9 @@ rule tables:
             "comparison",
             "costs",
             "origin",
+            "table_files",
             "table_formats",
+            "trajector*",
             "html",
             "statistics",
         ),
@@ -44,8 +46,10 @@ rule tables:
 rule figures:
     input:
         **STORED,
-        layout="config/figures.yaml",
-        code=rendering_code("figures/*", "results", "image_scores", "comparison", "statistics"),
+        layout=["config/figures.yaml", "config/trajectories.yaml"],
+        code=rendering_code(
+            "figures/*", "results", "image_scores", "comparison", "statistics", "trajectories"
+        ),
     output:
         report(
             directory("results/figures"),
@@ -88,7 +92,7 @@ rule claims:
 rule pages:
     input:
         **STORED,
-        shown=["config/evaluation.yaml", "config/claims.yaml", "config/tables.yaml", "config/figures.yaml"],
+        shown=expand("config/{name}.yaml", name=["evaluation", "claims", "tables", "trajectories", "figures"]),
         code=rendering_code("pages", "results", "html"),
     output:
         report(
