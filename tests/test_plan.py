@@ -115,9 +115,9 @@ def test_jobs_ask_for_what_they_need_and_no_more(bare, monkeypatch):
 def test_hours_are_steps_times_seconds_and_unknown_where_nobody_measured(bare):
     plan = make_plan(preset("paper"))
     table = training_table(plan, all_jobs(plan)).set_index("task")
-    row = table.loc["paper_ocr"]  # five trained methods, three seeds
-    assert (row["runs"], row["steps"], row["device"]) == (15, 15 * 600, "GPU")
-    assert row["hours"] == pytest.approx(15 * 600 * 49 * 8 / 3600)
+    row = table.loc["paper_ocr"]  # seven trained methods, three seeds
+    assert (row["runs"], row["steps"], row["device"]) == (21, 21 * 600, "GPU")
+    assert row["hours"] == pytest.approx(21 * 600 * 49 * 8 / 3600)
     unknown = table.loc["paper_hps"]
     assert unknown["source"] == "not measured" and unknown[["s/step", "hours"]].isna().all()
     lines = hours_lines(table.reset_index())
