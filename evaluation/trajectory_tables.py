@@ -215,7 +215,7 @@ def _caption(
     sentences = [s.format(**values) for s in (layout["caption"], *spec["caption"])]
     metrics = {c.get("metric") for c in columns.values()} - {PROXY}
     here = {role for key in shown for metric, role in roles.get(key, {}).items() if metric in metrics}
-    legend = [specs["roles"][r]["legend"] for r in ("auxiliary", "unseen", "gold") if r in here]
+    legend = [specs["roles"][r]["legend"] for r in ("proxy", "auxiliary", "unseen", "gold") if r in here]
     return sentences + (["; ".join(legend) + "."] if legend else [])
 
 

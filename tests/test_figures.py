@@ -96,6 +96,10 @@ def test_over_optimisation_is_over_the_kl_from_the_base(tmp_path):
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == pytest.approx([0, 10, 40])
     assert figure.axes[0].get_xscale() == "function" and len(figure.axes) == 2 * len(TASKS)
+    # A planted task is measured on the suite of the task that it changes.
+    planted = data[data["task"] == "ocr"].replace({"task": {"ocr": "planted"}})
+    gold = tradeoff.over_optimisation(planted, tmp_path / "p", LABELS, suites={"planted": "ocr"}).axes[1]
+    assert len(gold.lines[0].get_ydata()) == 3
     with pytest.raises(style.NothingToDraw, match=KL):
         tradeoff.over_optimisation(data[data["metric"] != KL], tmp_path / "x", LABELS)
 

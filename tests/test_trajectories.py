@@ -248,6 +248,15 @@ def test_roles_are_those_of_most_scores():
     assert trajectory_tables.roles_of(scores) == {("b", "ocr"): {"look": "auxiliary", "gold": "gold"}}
 
 
+def test_a_score_of_the_proxys_instrument_says_so(tmp_path):
+    course, specs = layout()
+    curves = trajectories.windowed(history("grpo", proxy=[0.5, 0.7], exploit_rate=[0.1, 0.9]), 2)
+    roles = {("b", "ocr"): {"exploit_rate": "proxy"}}
+    trajectory_tables.render(curves, roles, course, specs, LABELS, tmp_path)
+    text = (tmp_path / "selection.md").read_text()
+    assert "| proxy ↑ | exploit rate (proxy) ↓ |" in text and specs["roles"]["proxy"]["legend"] in text
+
+
 def test_the_configuration_names_what_there_is():
     course, specs = layout()
     assert set(course["tables"]) == set(trajectory_tables.KINDS) and not set(course["tables"]) & set(

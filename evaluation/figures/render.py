@@ -71,7 +71,10 @@ def _of_scores(results: Results, spec: dict) -> Iterator[Drawing]:
     methods = spec["curves"]["methods"]
     scores = _kept(results.scores, methods)
     common = {"labels": labels, "proxies": proxies}
-    yield "over_optimisation", lambda stem: tradeoff.over_optimisation(scores, stem, **common)
+    yield (
+        "over_optimisation",
+        lambda stem: tradeoff.over_optimisation(scores, stem, suites=results.suites, **common),
+    )
     yield "pareto", lambda stem: tradeoff.pareto(results.scores, stem, shown=methods, **common)
     yield (
         "diversity",

@@ -48,10 +48,12 @@ def over_optimisation(
     labels: Mapping[str, str],
     *,
     proxies: Mapping[str, str] | None = None,
+    suites: Mapping[str, str] | None = None,
     base_method: str = "base",
 ) -> Figure:
     """Proxy and gold over the KL from the base model: one column per (base, task), means over seeds.
 
+    ``suites``: own suite of each task, where gold is read (default: that of its name).
     The KL axis has a square-root scale, as in Gao et al. (arXiv 2210.10760).
     """
     check_scores(scores)
@@ -63,7 +65,7 @@ def over_optimisation(
     with rc_context(STYLE):
         figure, axes = panels(2, len(blocks))
         for column, ((base, task), rows) in enumerate(blocks):
-            gold = rows[(rows["role"] == "gold") & (rows["suite"] == task)]
+            gold = rows[(rows["role"] == "gold") & (rows["suite"] == (suites or {}).get(task, task))]
             shown = {"proxy": _proxy_rows(rows, base, task, proxies), "gold": gold}
             kl = (
                 from_base(rows[rows["metric"] == KL], base_method).groupby(["method", "step"])["value"].mean()
