@@ -1,4 +1,4 @@
-"""What is rendered at the end, checked before the first job: claims and tables must find what they name."""
+"""What is rendered at the end, checked before the first job: it must find what it names."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from didactic.configuration import load as load_mixture
-from evaluation import claim_tests
+from evaluation import claim_tests, instrument_settings
 from training.configuration import ConfigError, read_yaml
-from training.resolve import method_names
+from training.resolve import method_names, task_names
 
 CLAIMS, TABLES, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "tables", "gaussian_mixture"))
+
+
+def check_instrument() -> None:
+    """Raise ``ConfigError`` for a control that is no method, and for thresholds of an unknown task."""
+    path = instrument_settings.INSTRUMENT
+    config, methods, tasks = instrument_settings.load(path), method_names(), task_names()
+    for key, method in config.rows.model_dump().items():
+        if method not in methods:
+            raise ConfigError(f"{path}: rows.{key} names {method!r}; valid: {', '.join(methods)}")
+    for task in config.tasks:
+        if task not in tasks:
+            raise ConfigError(f"{path}: tasks names {task!r}; valid: {', '.join(tasks)}")
 
 
 def check_claims() -> None:
