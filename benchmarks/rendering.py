@@ -34,7 +34,9 @@ from workflow.plan import rendering_settings
 BASE = "tiny-sd3"
 SEEDS = [1, 2, 3, 4, 5]
 METHODS = {"ocr": 24, "geneval": 8, "counting": 8}  # 40 rows of five seeds
-LOGGED = ("reward/proxy_mean", "reward/gold_mean", "train/kl_loss", "train/gated_share")
+REWARDS = ("proxy", "gold", "scene_aesthetic", "scene_preference", "scene_text_score", "scene_preference_vit")
+LOGGED = (*(f"reward/{n}_mean" for n in (*REWARDS, "diversity")), "train/kl_loss", "train/gated_share")
+TABLES = ["main", "counting", "ablation", "ddrl", "cost", "matched", "turn", "selection"]
 
 
 def grid() -> dict:
@@ -42,7 +44,7 @@ def grid() -> dict:
     full = read_yaml(Path("config/full.yaml"))
     known = list(dict.fromkeys(m for row in full["grid"] for m in row["methods"]))
     rows = [{"base": BASE, "task": t, "methods": known[:n]} for t, n in METHODS.items()]
-    return {**full, "seeds": SEEDS, "grid": rows, "tables": ["main", "counting", "ablation", "ddrl", "cost"]}
+    return {**full, "seeds": SEEDS, "grid": rows, "tables": TABLES}
 
 
 def _suite_rows(run: RunConfig, name: str, step: int, evaluation: EvaluationConfig, rng) -> pd.DataFrame:

@@ -102,6 +102,7 @@ class StraightLoop:
             old_log_prob=t.log_probs[k],
             advantages=advantages,
             gate=gate,
+            step=torch.full((len(x),), k),
             rows=len(x) * self.settings.trained_steps,
             gated_rows=int(prepared.gate.sum()) * self.settings.trained_steps,
             reference_rows=None if reference is None else asked,

@@ -53,6 +53,7 @@ def _batch(model, reference, method, prepared, path, rng) -> Batch:
         old_log_prob=now.log_prob.detach(),
         advantages=prepared.advantages[sample].float(),
         gate=gate,
+        step=step,
         rows=len(sample),
         gated_rows=int(gate.sum()),
         reference_rows=wanted if reference_mean is not None else None,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.html import html
 from evaluation.statistics import Interval, improvement_interval, last_step, stratified_bootstrap
-from evaluation.table_formats import Text, decimal, latex, markdown
+from evaluation.table_files import write_table
+from evaluation.table_formats import Text, decimal
 
 TITLE = "All tasks together"
 MEASURES = {"proxy": "proxy", "unseen": "unseen", "gold": "gold", "diversity": "diversity"}
@@ -116,12 +116,4 @@ def render(
         "of rliable, arXiv 2108.13264). Methods that did not run on every task are left out. "
         f"Seeds: at least {compared['seeds'].min()}.",
     ]
-    texts = {
-        "csv": compared.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        "md": markdown(TITLE, blocks, caption),
-        "html": html(TITLE, blocks, caption),
-        "tex": latex(TITLE, blocks, caption, label="comparison"),
-    }
-    for suffix, text in texts.items():
-        (out / f"comparison.{suffix}").write_text(text, encoding="utf-8")
-    return [out / f"comparison.{suffix}" for suffix in texts]
+    return write_table(out, "comparison", TITLE, compared, blocks, caption)

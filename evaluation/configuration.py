@@ -94,8 +94,16 @@ def scoring_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> 
         "suites": {name: suite.model_dump(mode="json") for name, suite in config.suites.items()},
         "roles": {name: roles(task, config) for name, task in tasks.items()},
         "tasks": {name: task.suites for name, task in tasks.items()},
+        "added": {name: added_metrics(task, config) for name, task in tasks.items()},
         **commits(plugins),
     }
+
+
+def added_metrics(task: TaskConfig, config: EvaluationConfig) -> list[str]:
+    """What the task's own suite is scored by besides its metrics: the proxy, where no suite measures it."""
+    suite = config.suites[task.suites[0]]
+    known = {*suite.metrics, *suite.accuracy_by_count}
+    return [] if task.proxy_metric in known else [task.proxy_metric]
 
 
 def roles(task: TaskConfig, config: EvaluationConfig) -> dict[str, str]:

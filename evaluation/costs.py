@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from evaluation import origin
-from evaluation.html import html
-from evaluation.table_formats import Text, decimal, latex, markdown
+from evaluation.table_files import write_table
+from evaluation.table_formats import Text, decimal
 
 TITLE = "Cost of training, run by run"
 SECONDS_PER_HOUR = 3600
@@ -53,12 +53,4 @@ def render(costs: pd.DataFrame, version: str, out: Path) -> list[Path]:
     lines = [_line(name, row) for name, row in zip(names, costs.to_dict("records"), strict=True)]
     total = dict(costs[list(COLUMNS)].sum()) | {"peak_memory_mb": costs["peak_memory_mb"].max()}
     blocks = [("all runs", [head, *lines, _line(f"{len(costs)} runs", total)])]
-    texts = {
-        "csv": costs.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        "md": markdown(TITLE, blocks, [version]),
-        "html": html(TITLE, blocks, [version]),
-        "tex": latex(TITLE, blocks, [version], label="cost_runs"),
-    }
-    for suffix, text in texts.items():
-        (out / f"cost_runs.{suffix}").write_text(text, encoding="utf-8")
-    return [out / f"cost_runs.{suffix}" for suffix in texts]
+    return write_table(out, "cost_runs", TITLE, costs, blocks, [version])

@@ -82,7 +82,7 @@ def evaluate(blocks: list[tuple[Place, Evidence]], config: InstrumentConfig) -> 
         )
     return {
         "rows": config.rows.model_dump(),
-        "controls": config.rows.controls,
+        "controls": config.controls,
         "standings": standings,
         "checks": [entry for entries in checked.values() for entry in entries],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +26,6 @@ class Rows(_Strict):
     oracle: str
     gate: str
     random_gate: str
-
-    @property
-    def controls(self) -> list[str]:
-        """Rows that no pattern of a claim means."""
-        return [self.shuffled, self.oracle, self.random_gate]
 
 
 class Changes(_Strict):
@@ -76,9 +72,15 @@ class InstrumentConfig(_Strict):
     windows: int = Field(ge=3, description="means that a training history is read as")
     seeds: int = Field(ge=1, description="least number for a verdict")
     rows: Rows
+    other_controls: list[str] = Field([], description="methods that no check reads and no pattern means")
     required: Required
     thresholds: Thresholds
-    tasks: dict[str, dict[str, Any]] = Field({}, description="thresholds of single tasks, laid over the rest")
+    tasks: dict[str, dict[str, Any]] = Field({}, description="by name or pattern, laid over the rest")
+
+    @property
+    def controls(self) -> list[str]:
+        """Methods that no pattern of a claim means."""
+        return [self.rows.shuffled, self.rows.oracle, self.rows.random_gate, *self.other_controls]
 
     def of(self, task: str) -> Thresholds:
         """The thresholds of a task."""
@@ -86,7 +88,8 @@ class InstrumentConfig(_Strict):
 
     def _laid_over(self, task: str, where: str) -> Thresholds:
         merged: dict[str, Any] = self.thresholds.model_dump()
-        for check, values in self.tasks.get(task, {}).items():
+        own = [values for name, values in self.tasks.items() if name == task or fnmatchcase(task, name)]
+        for check, values in (item for checks in own for item in checks.items()):
             known = merged.get(check)
             merged[check] = {**known, **values} if known and isinstance(values, dict) else values
         return parse(Thresholds, merged, where)

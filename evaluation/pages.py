@@ -15,7 +15,7 @@ from evaluation.table_formats import Text
 from training.configuration import RunConfig, load_run
 from training.files import replacing
 
-SHOWN = ("evaluation", "instrument", "claims", "tables", "figures")
+SHOWN = ("evaluation", "instrument", "claims", "tables", "trajectories", "figures")
 
 
 def _texts(*values: Any) -> list[Text]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from evaluation import claims, comparison, costs, instrument, origin, standing, tables
+from evaluation import (
+    claims,
+    comparison,
+    costs,
+    instrument,
+    origin,
+    standing,
+    tables,
+    trajectories,
+    trajectory_tables,
+)
 from evaluation.evidence import evidence_of
 from evaluation.results import Results
 from training.configuration import read_yaml
@@ -18,7 +28,8 @@ def render_tables(results: Results, out: Path, judged: Path) -> list[Path]:
     provenances = results.provenance()
     methods = dict(results.scores[["run", "method"]].drop_duplicates().itertuples(index=False))
     version = origin.sentence(provenances)
-    layout = read_yaml(Path("config/tables.yaml"))
+    layout, requested = read_yaml(Path("config/tables.yaml")), results.settings["tables"]
+    course = read_yaml(trajectories.LAYOUT)
     labels = origin.marked(results.settings["methods"], methods, provenances)
     compared = comparison.compare(
         results.scores,
@@ -37,10 +48,23 @@ def render_tables(results: Results, out: Path, judged: Path) -> list[Path]:
             labels,
             read_yaml(Path("config/published.yaml")),
             temporary,
-            requested=results.settings["tables"],
+            requested=[name for name in requested if name not in course["tables"]],
             bases=results.settings["bases"],
+            suites=results.suites,
             version=version,
             images=results.images,
+            note=note,
+        )
+        written += trajectory_tables.render(
+            trajectories.windowed(results.histories(), course["windows"]),
+            trajectory_tables.roles_of(results.scores),
+            course,
+            layout,
+            labels,
+            temporary,
+            requested=requested,
+            bases=results.settings["bases"],
+            version=version,
             note=note,
         )
         written += comparison.render(compared, labels, layout["baseline"], temporary, note(results.places()))

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.html import html
 from evaluation.image_scores import ByImage, by_seed
 from evaluation.statistics import ROLES, Interval, bootstrap_interval, check_scores, last_step
-from evaluation.table_formats import DASH, Text, decimal, latex, markdown, numbers
+from evaluation.table_files import write_table
+from evaluation.table_formats import DASH, Text, decimal, numbers
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 
@@ -51,6 +51,7 @@ class Row(NamedTuple):
 class Block(NamedTuple):
     base: str
     task: str
+    suite: str  # the task's own
     roles: dict[str, str]  # by column; "" where nothing was measured
     rows: list[Row]
 
@@ -66,13 +67,12 @@ def match(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
     return chosen
 
 
-def _suite(column: Mapping, task: str) -> str:
-    return task if column["suite"] == "own" else column["suite"]
-
-
-def _cells(rows: pd.DataFrame, column: Mapping, task: str, images: ByImage) -> dict[str, Cell]:
-    """One column of a block, by method; ``rows``: the block's scores at each run's last step."""
-    rows = rows[rows["suite"] == _suite(column, task)].set_index(["method", "seed"])
+def _cells(rows: pd.DataFrame, column: Mapping, own: str, images: ByImage) -> dict[str, Cell]:
+    """One column of a block, by method; ``rows``: the block's scores at each run's last step, ``own``: the
+    suite of its task."""
+    rows = rows[rows["suite"] == (own if column["suite"] == "own" else column["suite"])].set_index(
+        ["method", "seed"]
+    )
     of_metric = rows[rows["metric"] == column["metric"]]
     values = of_metric["value"] * column.get("scale", 1)
     if "per" in column:
@@ -107,11 +107,18 @@ def _published(sources: Sequence[Mapping], task: str, method: str, columns: Mapp
 
 
 def _block(
-    rows, base: str, task: str, labels: Mapping[str, str], columns: Mapping, sources, images: ByImage
+    rows,
+    base: str,
+    task: str,
+    own: str,
+    labels: Mapping[str, str],
+    columns: Mapping,
+    sources,
+    images: ByImage,
 ) -> Block:
     """``labels``: method -> label of this table's methods in their order."""
     rows = rows[(rows["base"] == base) & (rows["task"] == task)]
-    found = {name: _cells(rows, column, task, images) for name, column in columns.items()}
+    found = {name: _cells(rows, column, own, images) for name, column in columns.items()}
     result = []
     for method, label in labels.items():
         cells = {name: by_method.get(method) for name, by_method in found.items()}
@@ -120,7 +127,7 @@ def _block(
     # The header says what most rows say; a cell of another role carries its own mark.
     votes = {n: [c.role for c in by_method.values()] for n, by_method in found.items()}
     roles = {n: max(ROLES, key=v.count) if v else "" for n, v in votes.items()}
-    return Block(base, task, roles, result)
+    return Block(base, task, own, roles, result)
 
 
 def _best(block: Block, columns: Mapping, base_method: str) -> dict[str, float]:
@@ -197,11 +204,12 @@ def tidy(blocks: list[Block], columns: Mapping) -> pd.DataFrame:
     records = []
     for block, row in ((b, r) for b in blocks for r in b.rows):
         for name, column in columns.items():
+            suite = block.suite if column["suite"] == "own" else column["suite"]
             cell, paper = row.cells[name], (row.paper or {"values": {}})["values"].get(name, (None,))[0]
             interval = cell.interval if cell else Interval(None, None, None, 0)
             records.append(
                 dict(base=block.base, task=block.task, method=row.method, label=row.label, step=row.step)
-                | dict(column=name, metric=column["metric"], suite=_suite(column, block.task))
+                | dict(column=name, metric=column["metric"], suite=suite)
                 | dict(role=cell.role if cell else block.roles[name], **interval._asdict(), published=paper)
             )
     return pd.DataFrame(records)
@@ -220,7 +228,7 @@ def chosen_methods(spec: Mapping, methods: Iterable[str], base_method: str) -> t
 
 
 def _select(
-    final, name: str, specs: Mapping, labels: Mapping, published: Mapping, bases: list[str], images: ByImage
+    final, name: str, specs: Mapping, labels: Mapping, published: Mapping, bases: list[str], suites, images
 ):
     """Blocks and columns of table ``name``; ``NoRows`` names what the scores lack."""
     spec, base_method = specs["tables"][name], specs["base_method"]
@@ -229,7 +237,11 @@ def _select(
     columns = {key: specs["columns"][key] for key in spec["columns"]}
     sources = [published[key] for key in spec["published"]]
     mine = {m: labels[m] for m in methods}
-    blocks = [_block(final, b, t, mine, columns, sources, images) for b in chosen for t in spec["tasks"]]
+    blocks = [
+        _block(final, b, t, suites.get(t, t), mine, columns, sources, images)
+        for b in chosen
+        for t in spec["tasks"]
+    ]
     blocks = [b for b in blocks if subject & {r.method for r in b.rows}]
     if not blocks:
         raise NoRows(
@@ -249,6 +261,7 @@ def render(
     *,
     requested: Sequence[str] = (),
     bases: Sequence[str] = (),
+    suites: Mapping[str, str] | None = None,
     version: str | None = None,
     images: ByImage | None = None,
     note: Callable[[Sequence[tuple[str, str]]], str] | None = None,
@@ -257,9 +270,10 @@ def render(
 
     ``table_specs``, ``published``: config/tables.yaml and config/published.yaml as read. ``method_rows``:
     method -> label, in the grid's order. ``bases``: the grid's bases in order, the first being the main
-    one (default: as they come in the scores). ``version``: a last line for the caption, such as the
-    commit. ``images``: scores of single images, for intervals over prompts as well. ``note``: first sentence
-    of a caption from the table's bases and tasks, such as what the instrument can judge there.
+    one (default: as they come in the scores). ``suites``: own suite of each task (default: that of its name).
+    ``version``: a last line for the caption, such as the commit. ``images``: scores of single images, for
+    intervals over prompts as well. ``note``: first sentence of a caption from the table's bases and tasks,
+    such as what the instrument can judge there.
     A table without rows is left out, unless ``requested`` names it: then ``NoRows`` is raised.
     """
     check_scores(scores)
@@ -276,7 +290,9 @@ def render(
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, spec in tables.items():
         try:
-            blocks, columns = _select(final, name, table_specs, labels, published, bases, images or {})
+            blocks, columns = _select(
+                final, name, table_specs, labels, published, bases, suites or {}, images or {}
+            )
         except NoRows:
             if name in requested:
                 raise
@@ -285,13 +301,5 @@ def render(
         drawn = [_lines(b, columns, table_specs, most_seeds) for b in blocks]
         caption = [note([(b.base, b.task) for b in blocks])] if note else []
         caption += _caption(blocks, columns, table_specs, version)
-        texts = {
-            "csv": tidy(blocks, columns).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-            "md": markdown(spec["title"], drawn, caption),
-            "html": html(spec["title"], drawn, caption),
-            "tex": latex(spec["title"], drawn, caption, label=name),
-        }
-        for suffix, text in texts.items():
-            paths.append(out_dir / f"{name}.{suffix}")
-            paths[-1].write_text(text, encoding="utf-8")
+        paths += write_table(out_dir, name, spec["title"], tidy(blocks, columns), drawn, caption)
     return paths

@@ -52,12 +52,14 @@ class Rollout:
     - ``groups``: index of the prompt of each image, long (N,).
     - ``auxiliary``: auxiliary rewards, float (K, N), if needed.
     - ``features``: diversity features, float (N, D), if needed.
+    - ``generator``: random numbers of this iteration for a method that draws.
     """
 
     rewards: torch.Tensor
     groups: torch.Tensor
     auxiliary: torch.Tensor | None = None
     features: torch.Tensor | None = None
+    generator: torch.Generator | None = None
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Batch:
     both broadcast against the latents. ``reference_mean`` has one row for each true entry
     of ``reference_rows`` and is None where the method needs no reference in this batch.
 
+    ``step`` (B,), long, on the CPU, is the denoising step of each row, counted from the noise.
+
     ``rows`` and ``gated_rows`` count the whole gradient step that this micro-batch belongs to; losses
     are sums over the micro-batch divided by them, so the result does not depend on how rows are split.
     """
@@ -91,6 +95,7 @@ class Batch:
     old_log_prob: torch.Tensor
     advantages: torch.Tensor
     gate: torch.Tensor
+    step: torch.Tensor
     rows: int
     gated_rows: int
     reference_rows: torch.Tensor | None = None

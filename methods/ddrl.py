@@ -67,6 +67,6 @@ class DDRL(Method):
             log_ratio = unnormalised_log_ratio(batch.x_next, batch.mean, batch.old_mean)
         else:
             log_ratio = batch.log_prob - batch.old_log_prob
-        policy, metrics = policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
+        policy, metrics = policy_term(log_ratio, batch, c.clip_range, c.advantage_clip)
         data = data_loss(batch.data.velocity, batch.data.x0, batch.data.noise).sum() / batch.data_rows
         return policy + c.data_beta * data, {**metrics, "data_loss": data.item()}

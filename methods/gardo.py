@@ -26,7 +26,7 @@ class GARDO(RegularisedMethod):
     def loss(self, batch):
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        policy, metrics = policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
+        policy, metrics = policy_term(log_ratio, batch, c.clip_range, c.advantage_clip)
         if batch.reference_mean is None:
             return policy, {**metrics, "kl_loss": 0.0}
         rows = batch.reference_rows

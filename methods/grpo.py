@@ -46,7 +46,7 @@ class GRPO(Method):
         """The policy term of the loss, and what is logged of it."""
         c = self.config
         log_ratio = batch.log_prob - batch.old_log_prob
-        return policy_term(log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip)
+        return policy_term(log_ratio, batch, c.clip_range, c.advantage_clip)
 
     def loss(self, batch):
         policy, metrics = self.policy(batch)

@@ -37,6 +37,4 @@ class GRPOGuard(GRPO):
         log_ratio = batch.log_prob - batch.old_log_prob
         log_ratio = normalised_log_ratio(log_ratio, batch.mean, batch.old_mean, noise)
         inverse_dt = (std / noise) ** 2
-        return policy_term(
-            log_ratio, batch.advantages, batch.rows, c.clip_range, c.advantage_clip, inverse_dt
-        )
+        return policy_term(log_ratio, batch, c.clip_range, c.advantage_clip, inverse_dt)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from methods.base import Batch
+
 
 def clipped_policy_loss(
     log_ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float, advantage_clip: float
@@ -24,22 +26,35 @@ def clipped_policy_loss(
 
 def policy_term(
     log_ratio: torch.Tensor,
-    advantages: torch.Tensor,
-    rows: int,
+    batch: Batch,
     clip_range: float,
     advantage_clip: float,
     weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """A micro-batch's share of the mean clipped loss over ``rows`` rows, and what is logged of it.
+    """A micro-batch's share of the mean clipped loss over the rows of its gradient step, and what is logged.
 
-    ``weights`` (B,) scale the rows; None leaves them as they are.
+    Logged, all as shares of the whole step that add up over micro-batches: ``ratio_mean``;
+    ``ratio_deviation``, the mean of |rho - 1|; ``clipped_share`` of the rows whose ratio left
+    [1 - eps, 1 + eps], and ``clipped_share_step_<k>``, the part of it that denoising step k contributes.
 
-    ``clipped_share`` counts the rows whose ratio left [1 - eps, 1 + eps].
+    Args:
+        log_ratio: log rho, (B,).
+        weights: (B,), scale the rows; None leaves them as they are.
     """
-    per_row = clipped_policy_loss(log_ratio, advantages, clip_range, advantage_clip)
-    loss = (per_row if weights is None else per_row * weights).sum() / rows
-    outside = ((log_ratio.exp() - 1).abs() > clip_range).sum()
-    return loss, {"policy_loss": loss.item(), "clipped_share": outside.item() / rows}
+    per_row = clipped_policy_loss(log_ratio, batch.advantages, clip_range, advantage_clip)
+    loss = (per_row if weights is None else per_row * weights).sum() / batch.rows
+    ratio = log_ratio.detach().exp()
+    deviation = (ratio - 1).abs()
+    outside = deviation > clip_range
+    logged = {
+        "policy_loss": loss.item(),
+        "ratio_mean": ratio.sum().item() / batch.rows,
+        "ratio_deviation": deviation.sum().item() / batch.rows,
+        "clipped_share": outside.sum().item() / batch.rows,
+    }
+    for step, count in zip(*batch.step[outside.cpu()].unique(return_counts=True), strict=True):
+        logged[f"clipped_share_step_{step}"] = count.item() / batch.rows
+    return loss, logged
 
 
 def gaussian_kl(mean: torch.Tensor, reference_mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

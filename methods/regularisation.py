@@ -27,6 +27,10 @@ class RegularisationConfig(MethodConfig):
     uncertain: Literal["penalise", "drop"] = Field(
         "penalise", description="drop: gated samples leave the gradient, and there is no KL"
     )
+    gate_choice: Literal["uncertainty", "random"] = Field(
+        "uncertainty",
+        description="random: as many samples, drawn by lot; a control of what the choice carries",
+    )
     gate_share: float = Field(0.1, gt=0, le=1, description="initial k")
     gate_window: int = Field(20, ge=1, description="W, in batches")
     uncertainty_reading: Reading = "paper"
@@ -82,6 +86,8 @@ class Regularisation:
         seen = u if c.controller_reading == "paper" else u[u >= 0]
         share = self.controller.update(seen.mean().item() if len(seen) else 0.0)
         chosen = gate(u, share, c.gate_reading)
+        if c.gate_choice == "random":
+            chosen = chosen[torch.randperm(len(chosen), generator=rollout.generator)]
         if c.uncertain == "drop":
             advantages = torch.where(chosen, torch.zeros_like(advantages), advantages)
         metrics |= {"gate_k": share, "gated_share": chosen.double().mean().item()}

@@ -1,4 +1,5 @@
-"""``python -m prompt_sets make NAME --out FILE`` writes one set; ``sums`` prints what is not recorded yet."""
+"""``python -m prompt_sets make NAME --out FILE`` writes one set; ``sums`` prints what is not recorded yet;
+``overlap TRAIN TEST`` prints how much of a test set is trained."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import sys
 from pathlib import Path
 
 from prompt_sets.configuration import load
-from prompt_sets.fetch import fetch, make
+from prompt_sets.fetch import PromptSetError, fetch, make
+from prompt_sets.overlap import open_set, overlap, table
 from training.command import run_command
 
 
@@ -25,6 +27,18 @@ def _sums(arguments) -> None:
                 print(f"  sha256: {digest}  # of {url}")
 
 
+def _overlap(arguments) -> None:
+    train, test = open_set(arguments.train), open_set(arguments.test)
+    found = overlap(train, test)
+    print(f"trained: {arguments.train}, {len(train)} prompts; tested: {arguments.test}, {len(test)} prompts")
+    print(table(found))
+    shared = sum(of_tag.same_composition for of_tag in found.values())
+    if shared and arguments.fail:
+        raise PromptSetError(
+            f"{shared} of the {len(test)} prompts of {arguments.test} are trained by {arguments.train}"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m prompt_sets", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -34,6 +48,11 @@ def main() -> int:
     made.set_defaults(call=_make)
     sums = commands.add_parser("sums", help="sha256 of every file for which none is recorded")
     sums.set_defaults(call=_sums)
+    shared = commands.add_parser("overlap", help="test prompts whose text or composition is trained")
+    shared.add_argument("train", help="a .jsonl, .json or .txt file, or a set's name")
+    shared.add_argument("test", help="the same")
+    shared.add_argument("--fail", action="store_true", help="exit with 1 where any is trained")
+    shared.set_defaults(call=_overlap)
     return run_command(parser.parse_args())
 
 

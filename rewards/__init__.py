@@ -6,7 +6,7 @@ from plugins import Plugins
 from rewards.base import Reward, RewardError
 from rewards.published.hub import check
 
-_helpers = {"base", "geneval_rules", "networks", "weights"}
+_helpers = {"base", "geneval_rules", "networks", "onnx_graphs", "shortcut", "weights"}
 _rewards = Plugins(__name__, "reward", Reward, _helpers)
 names, get_class = _rewards.names, _rewards.get
 

@@ -56,6 +56,12 @@ class Reward(ABC):
             float32 (N,).
         """
 
+    def components(
+        self, images: torch.Tensor, prompts: list[str], metadata: list[dict]
+    ) -> dict[str, torch.Tensor]:
+        """What a composite score is made of: float (N,) by name, NaN where it does not apply."""
+        return {}
+
     @classmethod  # noqa: B027
     def check_prompts(cls, metadata: list[dict]) -> None:
         """Raise ``ValueError`` for a prompt this reward cannot score. Called before any job starts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rewards.base import Reward
-from scenes.gold import gold_reward
+from scenes.gold import gold_factors, gold_reward
 
 
 class Gold(Reward):
@@ -13,6 +13,11 @@ class Gold(Reward):
     role = "gold"
     scale = "0 to 1, product of count, shape, colour, position (or legibility) and background factors"
     licence = "Apache-2.0 (this repository)"
+
+    def components(self, images, prompts, metadata):
+        found = gold_factors(images.permute(0, 2, 3, 1).cpu().numpy(), metadata)
+        names = dict.fromkeys(name for factors in found for name in factors)
+        return {name: torch.tensor([f.get(name, torch.nan) for f in found]) for name in names}
 
     def score(self, images, prompts, metadata):
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()

@@ -16,11 +16,14 @@ import numpy as np
 import torch
 
 from rewards.base import Reward
+from rewards.onnx_graphs import fused
 from rewards.published.images import to_uint8
 
 DETECTION_SIDE = 256  # ours: pixels of the shorter side from which the text detector finds lines
 _QUOTED = re.compile(r'"([^"]+)"')
 _UPSCALE = 3
+_HEIGHT, _NARROWEST = 48, 80  # pixels of the recogniser's input; narrower signs are padded (ours, the width)
+_TOGETHER = 8  # signs at most: the activations of more leave a processor's cache
 _SIGN_CHROMA = 0.15  # pastel signs have a chroma of 0.36, backgrounds 0
 
 
@@ -68,22 +71,26 @@ class OCR(Reward):
     def recogniser(self):
         """The text recogniser alone, for single signs."""
         import rapidocr_onnxruntime
+        from onnxruntime import InferenceSession
         from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
 
         model = Path(rapidocr_onnxruntime.__file__).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
-        return TextRecognizer(
-            {
-                "model_path": str(model),
-                # One by one, as upstream reads images: in a batch a sign is padded to the widest beside it,
-                # and then one in fifty is read otherwise. The activations of one also stay in the cache.
-                "rec_batch_num": 1,
-                "rec_img_shape": [3, 48, 80],
-                "intra_op_num_threads": torch.get_num_threads(),
-                "inter_op_num_threads": 1,
-                "use_cuda": False,
-                "use_dml": False,
-            }
+        settings = {
+            "model_path": str(model),
+            "rec_batch_num": _TOGETHER,
+            "rec_img_shape": [3, _HEIGHT, _NARROWEST],
+            "intra_op_num_threads": torch.get_num_threads(),
+            "inter_op_num_threads": 1,
+            "use_cuda": False,
+            "use_dml": False,
+        }
+        recogniser = TextRecognizer(settings)
+        options = recogniser.session._init_sess_opts(settings)
+        options.enable_cpu_mem_arena = True  # or every operator asks the system for its output's memory
+        recogniser.session.session = InferenceSession(
+            fused(model), sess_options=options, providers=["CPUExecutionProvider"]
         )
+        return recogniser
 
     @functools.cached_property
     def reader(self):
@@ -112,8 +119,18 @@ class OCR(Reward):
             grey = crop_to_sign(image).astype(np.float32).mean(-1, keepdims=True)
             crop = np.repeat(grey, 3, axis=2).astype(np.uint8)
             crops.append(cv2.resize(crop, None, fx=_UPSCALE, fy=_UPSCALE, interpolation=cv2.INTER_CUBIC))
-        results, _ = self.recogniser(crops)
-        return [text for text, _ in results]
+        # In a batch a sign is padded to the widest beside it, and then one in fifty is read otherwise than by
+        # itself. Signs of one width change nothing for each other.
+        by_width: dict[int, list[int]] = {}
+        for index, crop in enumerate(crops):
+            width = max(int(_HEIGHT * crop.shape[1] / crop.shape[0]), _NARROWEST)
+            by_width.setdefault(width, []).append(index)
+        texts = [""] * len(crops)
+        for members in by_width.values():
+            results, _ = self.recogniser([crops[i] for i in members])
+            for index, (text, _) in zip(members, results, strict=True):
+                texts[index] = text
+        return texts
 
     def score(self, images, prompts, metadata):
         texts = self.read(images)

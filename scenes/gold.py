@@ -14,6 +14,7 @@ the background and tells shapes apart by rules of thumb; ``rewards/ocr.py`` only
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from torch.nn import functional as F
 from scenes.renderer import INK, TEXT_SIZES, shape_alpha, sign_color, text_alpha
 from scenes.segmentation import Blob, blobs
 from scenes.vocabulary import BACKGROUNDS, COLORS, IMAGE_SIZE
+
+Factors = dict[str, float]  # of one image, each in [0, 1]; gold is their product
 
 MIN_AREA = 4  # pixels
 DIRT = 0.5  # a surplus blob below this share of the wanted objects' median area is dirt on the background
@@ -78,8 +81,11 @@ def _color_factor(image: np.ndarray, blob: Blob, name: str) -> float:
     return float(np.exp(-max(distance - 0.1, 0.0) / _COLOR_TOLERANCE))
 
 
-def objects_gold(image: np.ndarray, found: list[Blob], prompt: dict) -> float:
-    """Gold reward of one object scene. ``image`` float (H, W, 3) in [0, 1]."""
+def objects_factors(image: np.ndarray, found: list[Blob], prompt: dict) -> Factors:
+    """Factors of one object scene's gold. ``image`` float (H, W, 3) in [0, 1].
+
+    Without an object to judge, shape, colour and position are 0.
+    """
     classes = {item["class"] for item in prompt["include"]}
     ious = [{shape: shape_iou(b, shape) for shape in classes} for b in found]
     free = set(range(len(found)))
@@ -96,9 +102,13 @@ def objects_gold(image: np.ndarray, found: list[Blob], prompt: dict) -> float:
     dirt = {i for i in free if found[i].area < DIRT * np.median(areas)} if areas else set()
     missing, extra = total - len(areas), len(free - dirt)
     count = max(0.0, 1 - (missing + extra) / total)
+    foreground = np.zeros(image.shape[:2], dtype=bool)
+    for blob in (found[i] for i in range(len(found)) if i not in dirt):
+        foreground[blob.top : blob.top + blob.height, blob.left : blob.left + blob.width] |= blob.mask
+    background = background_factor(image, foreground, prompt.get("background"))
     pairs = [(i, item) for item, group in zip(prompt["include"], taken, strict=True) for i in group]
-    if not pairs or count == 0:
-        return 0.0
+    if not pairs:
+        return {"count": count, "shape": 0.0, "colour": 0.0, "position": 0.0, "background": background}
     shape = float(np.mean([ious[i][item["class"]] for i, item in pairs]))
     color = float(
         np.mean([_color_factor(image, found[i], item.get("color") or found[i].color) for i, item in pairs])
@@ -110,10 +120,7 @@ def objects_gold(image: np.ndarray, found: list[Blob], prompt: dict) -> float:
             place *= bool(group and taken[other]) and _relation_holds(
                 relation, found[group[0]], found[taken[other][0]]
             )
-    foreground = np.zeros(image.shape[:2], dtype=bool)
-    for blob in (found[i] for i in range(len(found)) if i not in dirt):
-        foreground[blob.top : blob.top + blob.height, blob.left : blob.left + blob.width] |= blob.mask
-    return count * shape * color * place * background_factor(image, foreground, prompt.get("background"))
+    return {"count": count, "shape": shape, "colour": color, "position": place, "background": background}
 
 
 def _match(dark: torch.Tensor, template: np.ndarray) -> tuple[float, tuple[int, int]]:
@@ -128,8 +135,8 @@ def _match(dark: torch.Tensor, template: np.ndarray) -> tuple[float, tuple[int, 
     return float(scores.flatten()[best]), divmod(best, scores.shape[1])
 
 
-def sign_gold(image: np.ndarray, prompt: dict) -> float:
-    """Gold reward of one text scene: the wanted code in ink on a clean sign of the wanted colour."""
+def sign_factors(image: np.ndarray, prompt: dict) -> Factors:
+    """Factors of one text scene's gold: the wanted code in ink on a clean sign of the wanted colour."""
     sign = prompt["sign"]
     dark = torch.from_numpy(1 - image.mean(-1))[None, None]
     # Padding with the sign's own tone lets the template lie up to a frame of two pixels.
@@ -138,15 +145,25 @@ def sign_gold(image: np.ndarray, prompt: dict) -> float:
         (*_match(dark, t), t) for t in templates if t.shape[0] <= IMAGE_SIZE and t.shape[1] <= IMAGE_SIZE
     ]
     legibility, (top, left), template = max(matches, key=lambda m: m[0])
-    if legibility <= 0:
-        return 0.0
+    legibility = max(legibility, 0.0)
     height, width = template.shape
     box = image[top : top + height, left : left + width]
     ideal = sign_color(sign["color"]) * (1 - template[..., None]) + template[..., None] * np.asarray(INK)
     fidelity = float(np.exp(-np.abs(box - ideal).mean() / 0.15))
     foreground = np.zeros(image.shape[:2], dtype=bool)
     foreground[max(top - 3, 0) : top + height + 3, max(left - 3, 0) : left + width + 3] = True
-    return legibility**2 * fidelity * background_factor(image, foreground, prompt.get("background"))
+    background = background_factor(image, foreground, prompt.get("background"))
+    return {"legibility": legibility**2, "sign": fidelity, "background": background}
+
+
+def gold_factors(images: np.ndarray, prompts: list[dict]) -> list[Factors]:
+    """What gold multiplies, image by image; arguments as of ``gold_reward``."""
+    images = np.asarray(images, dtype=np.float64)
+    found = blobs(images, MIN_AREA)
+    return [
+        sign_factors(image, prompt) if "sign" in prompt else objects_factors(image, items, prompt)
+        for image, items, prompt in zip(images, found, prompts, strict=True)
+    ]
 
 
 def gold_reward(images: np.ndarray, prompts: list[dict]) -> np.ndarray:
@@ -159,11 +176,4 @@ def gold_reward(images: np.ndarray, prompts: list[dict]) -> np.ndarray:
     Returns:
         float64 (N,) in [0, 1].
     """
-    images = np.asarray(images, dtype=np.float64)
-    found = blobs(images, MIN_AREA)
-    return np.array(
-        [
-            sign_gold(image, prompt) if "sign" in prompt else objects_gold(image, items, prompt)
-            for image, items, prompt in zip(images, found, prompts, strict=True)
-        ]
-    )
+    return np.array([math.prod(factors.values()) for factors in gold_factors(images, prompts)])

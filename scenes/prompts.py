@@ -5,7 +5,14 @@ A prompt is a dict ``{"tag", "prompt", "include": [{"class", "count", "color"?, 
 relation to ``include[index]``. Text prompts have the tag ``text`` and the target in double quotes.
 ``background`` is the world's own key: GenEval's rules ignore it, the gold reward does not.
 
-Train and test prompts are disjoint, chosen by a fixed seed.
+What a test set asks for is never trained, in whatever words and on whatever background: whole compositions
+(``scenes.composition``) are held out, chosen by a fixed seed. The small tags hold out as much as they can
+spare: one of the three shapes of ``single_object`` and one of the three pairs of ``two_object``, so that a
+score on either is that of a single composition.
+
+Held out means from fine-tuning, and from the base models that ``rebuild_base`` makes. The shipped base models
+were pre-trained on other prompts of this world, compositions of the test sets among them, as any published
+text-to-image model has seen some of what it is tested on.
 """
 
 from __future__ import annotations
@@ -13,8 +20,11 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
 
+from scenes.composition import composition
 from scenes.vocabulary import (
     BACKGROUNDS,
     CODE_DIGITS,
@@ -36,6 +46,15 @@ TEST_PROMPTS = {
     "position": 14,
     "color_attr": 14,
 }
+HELD_OUT = {  # compositions: of 3, of 3, of 18, of 12 and of 90
+    "single_object": 1,
+    "two_object": 1,
+    "colors": 6,
+    "position": 4,
+    "color_attr": 14,
+}
+TEST_PROMPTS_PER_COUNT = 4  # of 1-9 objects, as many compositions of the 21 of each count
+TEST_PROMPTS_PER_UNSEEN_COUNT = 12
 
 
 def _finish(tag: str, text: str, include: list[dict], exclude: list[dict] | None = None) -> list[dict]:
@@ -113,33 +132,67 @@ GENEVAL_TAGS = {
 }
 
 
+def _parts(wanted: Hashable) -> list:
+    """What a composition is made of: shapes, colours, both together, relations, each with its two ends."""
+    _, objects, relations = wanted
+    parts = [part for (name, _) in objects for part in (*name, name)]
+    for (relation, ends), _ in relations:
+        parts += [relation, *((relation, side, end) for side, end in enumerate(ends))]
+    return parts
+
+
+def _test_prompts(prompts: list[dict], size: int, compositions: int, held_out: set) -> list[dict]:
+    """``size`` of the prompts, spread evenly over ``compositions`` of them, which join ``held_out``.
+
+    What another tag holds out comes first ("one red circle" is "a red circle"), then what is made of
+    the parts least chosen so far, so that training keeps every colour, and every shape on each side of a
+    relation.
+    """
+    groups: dict = {}
+    for prompt in prompts:
+        groups.setdefault(composition(prompt), []).append(prompt)
+    chosen, seen = [], Counter()
+    for _ in range(compositions):
+        left = (c for c in groups if c not in chosen)
+        chosen.append(min(left, key=lambda c: (c not in held_out, sum(seen[part] for part in _parts(c)))))
+        seen.update(_parts(chosen[-1]))
+    held_out.update(chosen)
+    rounds = itertools.zip_longest(*(groups[c] for c in chosen))
+    return [prompt for one_of_each in rounds for prompt in one_of_each if prompt][:size]
+
+
 def split() -> dict[str, list[dict]]:
     """All prompt sets by name: ``geneval``, ``counting`` and ``ocr``, each ``_train`` and ``_test``.
 
     ``counting_test`` holds 1-9 objects (the same held-out prompts as in ``geneval_test`` and more)
-    and the never trained counts ten and eleven.
+    and the never trained counts ten and eleven. No composition of ``geneval_test`` or ``counting_test`` is in
+    ``geneval_train`` or ``counting_train``, and no code of ``ocr_test`` in ``ocr_train``.
     """
     rng = random.Random(SPLIT_SEED)
+    pools: dict[str, list[dict]] = {}
     sets: dict[str, list[dict]] = {"geneval_train": [], "geneval_test": []}
+    held_out: set = set()
     for tag, build in GENEVAL_TAGS.items():
-        prompts = build()
+        pools[tag] = prompts = build()
         rng.shuffle(prompts)
         if tag == "counting":
-            # Three prompts for every count, so that accuracy by number of objects has equal weight.
-            by_count = [[p for p in prompts if p["include"][0]["count"] == n] for n in range(1, 10)]
-            held_out = [p for group in by_count for p in group[:4]]
-            sets["counting_test"] = held_out
-            sets["counting_train"] = [p for p in prompts if p not in held_out]
-            sets["geneval_test"] += rng.sample(held_out, TEST_PROMPTS[tag])
-            sets["geneval_train"] += sets["counting_train"]
+            # As many prompts for every count, so that accuracy by number of objects has equal weight.
+            sets["counting_test"], size = [], TEST_PROMPTS_PER_COUNT
+            for count in range(1, MAX_TRAINED_COUNT + 1):
+                counted = [p for p in prompts if p["include"][0]["count"] == count]
+                sets["counting_test"] += _test_prompts(counted, size, size, held_out)
+            sets["geneval_test"] += rng.sample(sets["counting_test"], TEST_PROMPTS[tag])
         else:
-            held_out = prompts[: TEST_PROMPTS[tag]]
-            sets["geneval_test"] += held_out
-            sets["geneval_train"] += prompts[TEST_PROMPTS[tag] :]
-    for count in (10, 11):
-        unseen = counting(count, count)
+            sets["geneval_test"] += _test_prompts(prompts, TEST_PROMPTS[tag], HELD_OUT[tag], held_out)
+    for tag, prompts in pools.items():
+        trained = [p for p in prompts if composition(p) not in held_out]
+        sets["geneval_train"] += trained
+        if tag == "counting":
+            sets["counting_train"] = trained
+    for count in range(MAX_TRAINED_COUNT + 1, MAX_TRAINED_COUNT + 3):
+        unseen, size = counting(count, count), TEST_PROMPTS_PER_UNSEEN_COUNT
         rng.shuffle(unseen)
-        sets["counting_test"] += unseen[:12]
+        sets["counting_test"] += _test_prompts(unseen, size, size, held_out)
 
     codes = [a + b for a, b in itertools.product(CODE_LETTERS, CODE_DIGITS)]
     rng.shuffle(codes)

@@ -6,10 +6,11 @@ import pytest
 from safetensors.torch import save_file
 
 from evaluation.comparison import change_from_base
-from evaluation.figures import bars, curves, samples, style, tradeoff
+from evaluation.figures import bars, curves, samples, style, tradeoff, turn
 from evaluation.image_scores import Images
 from evaluation.measures import KL
 from evaluation.statistics import last_step
+from evaluation.trajectories import windowed
 
 LABELS = {"base": "base model", "grpo": "GRPO β=0", "gardo": "GARDO"}
 TASKS = ("geneval", "ocr")
@@ -99,15 +100,65 @@ def test_over_optimisation_is_over_the_kl_from_the_base(tmp_path):
         tradeoff.over_optimisation(data[data["metric"] != KL], tmp_path / "x", LABELS)
 
 
+def course(seeds=3, exploit=False) -> pd.DataFrame:
+    """Windows of three methods: one whose gold turns at half of its training, one that rises, a control."""
+    x, rows = np.arange(1, 31) / 30, []
+    gold = {"grpo": 0.5 - (x - 0.5) ** 2, "gardo": 0.3 + 0.2 * x, "shuffled": 0.3 - 0.1 * x}
+    for task in TASKS:
+        for method, values in gold.items():
+            for seed in range(seeds):
+                key = (f"b__{task}__{method}__s{seed}", "b", task, method, seed)
+                proxy = 0.5 + 0.4 * x * (method != "shuffled")
+                named = {"gold": values, "proxy": proxy} | ({"exploit_rate": x} if exploit else {})
+                for name, curve in named.items():
+                    logged = enumerate(curve + 0.01 * seed, start=1)
+                    rows += [(*key, step, f"reward/{name}_mean", v) for step, v in logged]
+    columns = "run base task method seed step name value".split()
+    return windowed(pd.DataFrame(rows, columns=columns), 10)
+
+
+TURN = (LABELS | {"shuffled": "shuffled rewards"}, ["grpo", "gardo"], "shuffled")
+
+
+def test_the_turn_of_gold_is_marked_beside_the_control(tmp_path):
+    curves = course()
+    figure = turn.over_steps(curves[curves["task"] == "ocr"], tmp_path / "turn", *TURN)
+    check_files(tmp_path / "turn")
+    assert [ax.get_title() for ax in figure.axes] == ["proxy", "gold"]
+    assert legend_texts(figure) == ["GRPO β=0", "GARDO", "shuffled rewards"]
+    gold = figure.axes[1]
+    assert "3 steps" in gold.get_xlabel() and len(gold.collections) == 3  # a band per method
+    grpo, marked, _, rising, control, falling = gold.lines
+    assert list(grpo.get_xdata()) == pytest.approx(np.arange(1.5, 30, 3))
+    assert marked.get_xdata()[0] in (13.5, 16.5) and marked.get_ydata()[0] == max(grpo.get_ydata())
+    assert rising.get_xdata()[0] == 28.5 and falling.get_xdata()[0] == 1.5
+    assert control.get_color() == turn.CONTROL["color"] != grpo.get_color() and control.is_dashed()
+    planted = course(1, exploit=True)
+    figure = turn.over_steps(planted[planted["task"] == "ocr"], tmp_path / "planted", *TURN)
+    assert [ax.get_title() for ax in figure.axes] == ["proxy", "gold", "exploit rate"]
+    assert not figure.axes[0].collections  # one seed has no band
+
+
 def test_proxy_versus_gold(tmp_path):
-    data = scores()
-    figure = tradeoff.proxy_versus_gold(data, tmp_path / "goodhart", LABELS)
+    curves = course()
+    figure = turn.gold_over_proxy(curves, tmp_path / "goodhart", *TURN)
     check_files(tmp_path / "goodhart")
-    assert len(figure.axes) == len(TASKS) and legend_texts(figure) == list(LABELS.values())
-    curve = next(x for x in figure.axes[0].lines if len(x.get_xdata()) == 3)
-    base = data[(data["task"] == "geneval") & (data["method"] == "base")].groupby("role")["value"].mean()
-    assert (curve.get_xdata()[0], curve.get_ydata()[0]) == pytest.approx((base["proxy"], base["gold"]))
-    assert np.all(np.diff(curve.get_xdata()) > 0)
+    assert len(figure.axes) == len(TASKS) and "start of training" in legend_texts(figure)
+    path, last = figure.axes[0].lines[:2]
+    grpo = curves[(curves["method"] == "grpo") & (curves["task"] == figure.axes[0].get_title()[3:])]
+    assert path.get_ydata() == pytest.approx(grpo.groupby("step")["gold"].mean().to_numpy())
+    assert np.all(np.diff(path.get_xdata()) > 0) and last.get_xdata()[0] == path.get_xdata()[-1]
+
+
+def test_a_turn_without_its_runs_is_not_drawn(tmp_path):
+    curves, nothing = course(), windowed(history().iloc[:0], 10)
+    for draw in (turn.over_steps, turn.gold_over_proxy):
+        with pytest.raises(style.NothingToDraw, match="no run logged"):
+            draw(nothing, tmp_path / "x", *TURN)
+        with pytest.raises(style.NothingToDraw, match="none of grpo, gardo logged"):
+            draw(curves[curves["method"] == "shuffled"], tmp_path / "x", *TURN)
+        with pytest.raises(ValueError, match="without a label.*shuffled"):
+            draw(curves, tmp_path / "x", LABELS, *TURN[1:])
 
 
 def test_pareto_and_its_mean_unseen(tmp_path):
@@ -193,7 +244,7 @@ def test_samples_show_every_method_step_and_the_most_uncertain(pictured, tmp_pat
 def test_one_seed_one_task_any_names(tmp_path):
     data = scores(seeds=1).replace({"method": {"gardo": "new_method"}})
     data, labels = data[data["task"] == "ocr"], {"base": "base", "grpo": "grpo", "new_method": "new_method"}
-    for draw in (tradeoff.proxy_versus_gold, tradeoff.pareto, tradeoff.over_optimisation):
+    for draw in (tradeoff.pareto, tradeoff.over_optimisation):
         figure = draw(data, tmp_path / "x", labels)
         assert "new_method" in legend_texts(figure)
 
@@ -222,4 +273,4 @@ def test_errors_name_the_fault(tmp_path):
         tradeoff.pareto(two, tmp_path / "x", LABELS)
     tradeoff.pareto(two, tmp_path / "x", LABELS, proxies={"ocr": "ocr", "geneval": "geneval"})
     with pytest.raises(style.NothingToDraw, match="no base and task"):
-        tradeoff.proxy_versus_gold(data[data["role"] != "gold"], tmp_path / "x", LABELS)
+        tradeoff.pareto(data[data["role"] != "unseen"], tmp_path / "x", LABELS)

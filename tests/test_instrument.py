@@ -188,6 +188,11 @@ def test_a_task_without_a_planted_shortcut_or_with_a_weak_one():
     assert verdicts({**plain, "grpo_oracle": {"gold": 0.37}}, task="geneval")["oracle"] == "passes"
 
 
+def test_a_pattern_gives_tried_settings_the_thresholds_of_their_task():
+    assert CONFIG.of("tuning_preference_x").plateau == CONFIG.of("preference").plateau
+    assert CONFIG.of("preference").plateau != CONFIG.of("ocr").plateau == CONFIG.thresholds.plateau
+
+
 def test_photographs_have_no_gold_and_are_watched_by_unseen_metrics():
     photographs = ("ocr", "scene_text_score", "diversity")
     world = {m: {k: v for k, v in values.items() if k in photographs} for m, values in WORLD.items()}

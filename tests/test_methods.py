@@ -166,6 +166,7 @@ def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | For
             reference_velocity=0.9 * noise[wanted] if wanted.any() else None,
             **common,
         )
+    common["step"] = torch.zeros(n, dtype=torch.long)
     reference = STEPS["flow_sde"](noise * 0.9, x, 0.7, 0.4, **arguments)
     return Batch(
         x_next=x_next,

@@ -115,9 +115,9 @@ def test_jobs_ask_for_what_they_need_and_no_more(bare, monkeypatch):
 def test_hours_are_steps_times_seconds_and_unknown_where_nobody_measured(bare):
     plan = make_plan(preset("paper"))
     table = training_table(plan, all_jobs(plan)).set_index("task")
-    row = table.loc["paper_ocr"]  # five trained methods, three seeds
-    assert (row["runs"], row["steps"], row["device"]) == (15, 15 * 600, "GPU")
-    assert row["hours"] == pytest.approx(15 * 600 * 49 * 8 / 3600)
+    row = table.loc["paper_ocr"]  # seven trained methods, three seeds
+    assert (row["runs"], row["steps"], row["device"]) == (21, 21 * 600, "GPU")
+    assert row["hours"] == pytest.approx(21 * 600 * 49 * 8 / 3600)
     unknown = table.loc["paper_hps"]
     assert unknown["source"] == "not measured" and unknown[["s/step", "hours"]].isna().all()
     lines = hours_lines(table.reset_index())
@@ -179,7 +179,7 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
             "oracle: grpo_orcale",
             r"rows.oracle names 'grpo_orcale'; valid: base, dance",
         ),
-        ("  preference:", "  prefrence:", r"tasks names 'prefrence'; valid: counting, geneval"),
+        ("ocr_shortcut_strong:", "ocr_shrotcut:", r"tasks names 'ocr_shrotcut'; valid: counting, geneval"),
     ],
 )
 def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(

@@ -28,7 +28,7 @@ def test_everything_is_rendered(stored, tmp_path):
     check_instrument(results, Path("config/instrument.yaml"), tmp_path / "instrument.md")
     judged = tmp_path / "instrument.json"
     tables = {path.name for path in render_tables(results, tmp_path / "tables", judged)}
-    wanted = ("main", "ablation", "cost", "comparison", "cost_runs")
+    wanted = ("main", "ablation", "cost", "comparison", "cost_runs", "matched", "turn", "selection")
     assert tables == {f"{name}.{kind}" for name in wanted for kind in ("csv", "md", "tex", "html")}
     table = (tmp_path / "tables/main.md").read_text()
     assert (
@@ -37,6 +37,7 @@ def test_everything_is_rendered(stored, tmp_path):
     assert "negative control not measured" in (tmp_path / "tables/comparison.md").read_text()
     figures = {path.name for path in render_figures(results, tmp_path / "figures")}
     assert {"kl_and_gate.png", f"uncertain_{BASE}_ocr.pdf", f"evaluation_images_{BASE}_ocr.png"} <= figures
+    assert {"proxy_versus_gold.png", f"turn_{BASE}_ocr.pdf"} <= figures
     absent = (tmp_path / "figures/not_drawn.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in absent] == ["multi_reward", "counting"]
     judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md", judged)
@@ -60,7 +61,14 @@ def test_absent_histories_and_images_are_named(stored, tmp_path):
     results = read(folder / "scores.parquet", folder / stored[1].name)
     render_figures(results, tmp_path / "figures")
     absent = (tmp_path / "figures/not_drawn.txt").read_text()
-    for name in ("learning_curves", "kl_and_gate", f"samples_{BASE}_ocr", f"uncertain_{BASE}_ocr"):
+    for name in (
+        "learning_curves_images",
+        f"turn_{BASE}_ocr",
+        "proxy_versus_gold",
+        "kl_and_gate",
+        f"samples_{BASE}_ocr",
+        f"uncertain_{BASE}_ocr",
+    ):
         assert f"{name}: " in absent
     assert (tmp_path / "figures/pareto.png").exists()
     check_instrument(results, Path("config/instrument.yaml"), tmp_path / "instrument.md")

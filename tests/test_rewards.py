@@ -98,3 +98,24 @@ def test_a_wrong_answer_names_the_reward_and_the_prompt(value):
 def test_an_unknown_reward_names_the_valid_ones():
     with pytest.raises(ValueError, match="geneval"):
         rewards.get("no_such_reward")
+
+
+def test_the_recogniser_reads_as_the_network_that_ships(scenes):
+    """Rewritten and in batches it gives the same probabilities and texts as one sign at a time upstream."""
+    from pathlib import Path
+
+    import numpy as np
+    import rapidocr_onnxruntime
+    from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
+
+    model = Path(rapidocr_onnxruntime.__file__).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
+    upstream = TextRecognizer({"model_path": str(model), "rec_batch_num": 1, "rec_img_shape": [3, 48, 80]})
+    reward = rewards.get("ocr")
+    signs = np.random.default_rng(0).standard_normal((3, 3, 48, 96)).astype(np.float32)
+    ours, theirs = reward.recogniser.session(signs)[0], upstream.session(signs)[0]
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    images = scenes["ocr_test"][0]
+    texts = reward.read(images)
+    assert len(set(texts)) > 1
+    reward.__dict__["recogniser"] = upstream
+    assert [reward.read(image[None])[0] for image in images] == texts

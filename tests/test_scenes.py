@@ -1,14 +1,17 @@
 """The world: prompts, renderer and gold reward."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import rewards
+from base_models.pretraining.data import EVERYTHING, training_prompts
 from rewards.geneval import partial_score, score_images, strict_correct
 from scenes import prompts as prompt_sets
+from scenes.composition import composition
 from scenes.gold import gold_reward
 from scenes.renderer import render, render_many
 from scenes.segmentation import Blob
@@ -28,6 +31,53 @@ def as_float(images: np.ndarray) -> np.ndarray:
 def test_train_and_test_prompts_are_disjoint(task):
     train, test = ({p["prompt"] for p in SETS[f"{task}_{part}"]} for part in ("train", "test"))
     assert train and test and not train & test
+
+
+OBJECTS = [f"{task}_{part}" for task in ("geneval", "counting") for part in ("train", "test")]
+
+
+@pytest.mark.parametrize("trained", OBJECTS[::2])
+@pytest.mark.parametrize("tested", OBJECTS[1::2])
+def test_no_composition_of_a_test_set_is_trained(trained, tested):
+    assert not {composition(p) for p in SETS[trained]} & {composition(p) for p in SETS[tested]}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_composition_is_what_the_words_of_a_prompt_say(name):
+    """Two prompts have one composition exactly where their words say the same, read without metadata."""
+    opposite = {"right of": "left of", "below": "above"}
+
+    def said(text: str) -> tuple:
+        text = re.sub(" on (white|grey|black)$", "", text)
+        if relation := re.search("left of|right of|above|below", text):
+            ends = re.sub("an? ", "", text).split(f" {relation[0]} ")
+            return (opposite[relation[0]], *ends[::-1]) if relation[0] in opposite else (relation[0], *ends)
+        return tuple(sorted(re.sub(r"^an? ", "one ", part).rstrip("s") for part in text.split(" and ")))
+
+    pairs = {(composition(p), said(p["prompt"])) for p in SETS[name]}
+    assert len(pairs) == len({c for c, _ in pairs}) == len({words for _, words in pairs})
+
+
+def test_training_shows_every_part_of_what_is_tested():
+    """Counts, colours, shapes and both ends of relations; all but the one shape of ``single_object``."""
+    parts = {"train": set(), "test": set()}
+    for part, found in parts.items():
+        for prompt in SETS[f"geneval_{part}"]:
+            _, objects, relations = composition(prompt)
+            found |= {(prompt["tag"], *end) for (_, ends), _ in relations for end in enumerate(ends)}
+            found |= {(prompt["tag"], key) for (name, _) in objects for key in name}
+            found |= {("count", count) for _, count in objects}
+    assert parts["test"] - parts["train"] == {("single_object", "triangle")}
+    assert len(SETS["geneval_test"]) == sum(prompt_sets.TEST_PROMPTS.values()) == 64
+    for count in range(1, 12):
+        held_out = [p for p in SETS["counting_test"] if p["include"][0]["count"] == count]
+        assert len(held_out) == len({composition(p) for p in held_out}) == (4 if count < 10 else 12)
+
+
+def test_pretraining_draws_no_composition_of_a_test_set():
+    drawn = {composition(p) for p in training_prompts(4000, 0, EVERYTHING)}
+    tested = [p for name in ("geneval_test", "counting_test", "ocr_test") for p in SETS[name]]
+    assert len(drawn) > 250 and not drawn & {composition(p) for p in tested}
 
 
 def test_counting_is_trained_on_one_to_nine_and_tested_on_eleven_too():

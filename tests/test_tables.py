@@ -337,7 +337,16 @@ def test_the_real_configuration_draws_every_table(tmp_path):
     rows = [r for r in rows if r[7] != "images_generated"] + images
     scores = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(COLUMNS[:-2])
     tables = list(specs["tables"])
-    assert set(tables) == {"main", "counting", "ablation", "diffusion_nft", "second_base", "ddrl", "cost"}
+    assert set(tables) == {
+        "main",
+        "counting",
+        "shortcut",
+        "ablation",
+        "diffusion_nft",
+        "second_base",
+        "ddrl",
+        "cost",
+    }
     paths = render(scores, specs, labels, published, tmp_path, requested=tables)
     assert len(paths) == 4 * len(tables)
     for table in tables:

@@ -17,7 +17,7 @@ from repository_copy import copy_repository
 from evaluation.measures import KL
 
 UNJUDGED = {"not testable here", "by construction"}
-FIGURES = """learning_curves learning_curves_images kl_and_gate over_optimisation proxy_versus_gold pareto
+FIGURES = """learning_curves_images kl_and_gate over_optimisation proxy_versus_gold turn_tiny-sd3_ocr pareto
 diversity counting evaluation_tiny-sd3_ocr evaluation_images_tiny-sd3_ocr samples_tiny-sd3_ocr
 samples_over_training_tiny-sd3_ocr uncertain_tiny-sd3_ocr""".split()
 SMOKE = ["--configfile", "config/smoke.yaml", "--"]

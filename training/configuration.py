@@ -12,6 +12,7 @@ from base_models.base import BaseModelConfig
 from methods.sde import STEPS
 
 Settings = TypeVar("Settings", bound=BaseModel)
+DIVERSITY = "diversity"  # a monitored metric that is no reward
 
 
 class ConfigError(ValueError):
@@ -30,6 +31,14 @@ class TrainingConfig(_Settings):
     group_size: int = Field(ge=1, description="images per prompt and iteration")
     gradient_steps: int = Field(ge=1, description="optimiser steps per iteration")
     trained_steps: int = Field(ge=1, description="denoising steps per image that enter the loss")
+    optimised_reward: Literal["proxy", "shuffled", "gold"] = Field(
+        "proxy",
+        description="what the method is given as the reward; shuffled: the proxy, permuted within each "
+        "group, a negative control; gold: the task's gold reward, the ceiling",
+    )
+    shuffled_from: float = Field(
+        0.0, ge=0, lt=1, description="share of the run before which a shuffled reward is still the true one"
+    )
     forward_steps: int | None = Field(
         None, ge=1, description="noise levels per image in a forward-process loss; null: trained_steps"
     )
@@ -61,10 +70,19 @@ class TaskTraining(_Settings):
 
     proxy: str = Field(description="reward that training optimises")
     auxiliary: list[str] = Field([], description="rewards that GARDO's gate sees")
-    monitor: list[str] = Field([], description="metrics logged on rollouts, never optimised")
+    gold: str | None = Field(None, description="reward that measures the truth; null where nobody can")
+    monitor: list[str] = Field(
+        [], description="metrics logged on rollouts, never optimised; diversity is one of them"
+    )
     features: str = Field(description="encoder of the diversity features")
     prompts: str = Field(description="training prompts, jsonl")
     tag_weights: dict[str, float] = Field({}, description="share of each tag; empty: as in the file")
+
+    def rewards(self) -> list[str]:
+        """Every reward that a run may ask, the proxy first."""
+        gold = [self.gold] if self.gold else []
+        monitored = [name for name in self.monitor if name != DIVERSITY]
+        return list(dict.fromkeys([self.proxy, *self.auxiliary, *gold, *monitored]))
 
 
 class StepCost(_Settings):
@@ -129,6 +147,15 @@ class RunConfig(_Settings):
         {}, description="sha256 of files under resources/ and commits of hub repositories that the run reads"
     )
     hash: str
+
+
+def merged(base: dict, over: dict) -> dict:
+    """``base`` with the keys of ``over`` laid on it; mappings are merged, everything else is replaced."""
+    result = {**base, **over}
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], dict) and isinstance(over[key], dict):
+            result[key] = merged(base[key], over[key])
+    return result
 
 
 def read_yaml(path: Path) -> dict:

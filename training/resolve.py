@@ -18,18 +18,21 @@ from rewards.published.hub import commits
 from rewards.weights import read_checksums
 from scenes.prompts import read as read_prompts
 from training.configuration import (
+    DIVERSITY,
     ConfigError,
     MethodFile,
     RunConfig,
     TaskConfig,
     TaskTraining,
     TrainingConfig,
+    merged,
     parse,
     read_yaml,
 )
 from training.files import to_yaml, write_if_changed
 
 CONFIG = Path("config")
+SHARE = "share_of_run"
 RESOURCES = Path("resources")
 
 
@@ -51,7 +54,8 @@ def grid_rows(config: dict) -> list[GridRow]:
     ]
 
 
-def _file(folder: str, name: str) -> tuple[dict, str]:
+def _file(folder: str, name: str, followed: tuple[str, ...] = ()) -> tuple[dict, str]:
+    """A file of ``config/<folder>``, laid on the one that its key ``extends`` names, and its path."""
     path = CONFIG / folder / f"{name}.yaml"
     if not path.exists():
         valid = sorted(p.stem for p in path.parent.glob("*.yaml"))
@@ -59,7 +63,16 @@ def _file(folder: str, name: str) -> tuple[dict, str]:
         raise ConfigError(
             f"unknown {kind} {name!r} in the grid; valid (from {path.parent}/): {', '.join(valid)}"
         )
-    return read_yaml(path), str(path)
+    value = read_yaml(path)
+    if "extends" not in value:
+        return value, str(path)
+    extended = value.pop("extends")
+    if extended in (*followed, name):
+        raise ConfigError(f"{path}: key 'extends' leads in a circle")
+    if not isinstance(extended, str) or not (CONFIG / folder / f"{extended}.yaml").exists():
+        valid = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise ConfigError(f"{path}: key 'extends' names {extended!r}; valid: {valid}")
+    return merged(_file(folder, extended, (*followed, name))[0], value), str(path)
 
 
 @functools.cache
@@ -84,7 +97,8 @@ def load_task(name: str) -> TaskConfig:
     for key, wanted in (
         ("proxy", [task.proxy]),
         ("auxiliary", task.auxiliary),
-        ("monitor", task.monitor),
+        ("gold", [task.gold] if task.gold else []),
+        ("monitor", [name for name in task.monitor if name != DIVERSITY]),
     ):
         for reward in wanted:
             if reward not in rewards.names():
@@ -129,7 +143,8 @@ def load_method(name: str) -> MethodFile:
         raise ConfigError(
             f"{where}: key 'algorithm' is {method.algorithm!r}; valid: {', '.join(methods.names())}"
         )
-    parse(methods.get(method.algorithm).Config, method.parameters, f"{where}: parameters")
+    given = {k: _in_steps(v, 1, f"{where}: parameters: key {k!r}") for k, v in method.parameters.items()}
+    parse(methods.get(method.algorithm).Config, given, f"{where}: parameters")
     return method
 
 
@@ -139,12 +154,24 @@ def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     prefixes = (
         [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
     )
-    plugins = [rewards.get_class(name) for name in {task.proxy, *task.auxiliary, *task.monitor}]
+    plugins = [rewards.get_class(name) for name in task.rewards()]
     plugins.append(get_features_class(task.features))
     for plugin in plugins:
         prefixes += plugin.weights
     shipped = {name: digest for name, digest in recorded.items() if name.startswith(tuple(prefixes))}
     return dict(sorted({**shipped, **commits(plugins)}.items()))
+
+
+def _in_steps(value, steps: int, where: str):
+    """A parameter; one given as ``{share_of_run: x}`` becomes that share of the run's gradient steps."""
+    if not isinstance(value, dict):
+        return value
+    share = value.get(SHARE)
+    if set(value) != {SHARE} or isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise ConfigError(f"{where} is {value!r}; valid: a value, or {{{SHARE}: number above 0, at most 1}}")
+    if not 0 < share <= 1:
+        raise ConfigError(f"{where}: {SHARE} is {share!r}; valid: above 0, at most 1")
+    return max(1, round(share * steps))
 
 
 def _start(base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...]):
@@ -195,10 +222,19 @@ def resolve_run(
             f"{where}: key 'gradient_steps' is {training.gradient_steps}; with merged_dtype (in "
             f"config/base_models/{base}.yaml) only the first step after a rollout has old log-probabilities"
         )
+    if training.optimised_reward == "gold" and task_config.gold is None:
+        raise ConfigError(
+            f"{where}: key 'optimised_reward' is 'gold', but config/tasks/{task}.yaml names no 'gold' reward"
+        )
     algorithm = methods.get(method_file.algorithm)
     over = {k: v for k, v in config.get("parameters", {}).items() if k in algorithm.Config.model_fields}
     where_parameters = f"parameters of {method} (config/methods/{method}.yaml and the main config)"
-    parameters = parse(algorithm.Config, {**method_file.parameters, **over}, where_parameters)
+    steps = training.iterations * training.gradient_steps
+    given = {
+        key: _in_steps(value, steps, f"{where_parameters}: key {key!r}")
+        for key, value in {**method_file.parameters, **over}.items()
+    }
+    parameters = parse(algorithm.Config, given, where_parameters)
     if algorithm(parameters, latent_dimensions=1).needs.data != (training.data != "none"):
         raise ConfigError(
             f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use"

@@ -37,6 +37,12 @@ from training.update import (
 )
 
 
+@torch.no_grad()
+def distance(parameters: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> float:
+    """Euclidean distance of two sets of weights."""
+    return torch.stack([(p - before[k]).norm() for k, p in parameters.items()]).norm().item()
+
+
 class Trainer:
     """One run. ``run()`` resumes from the newest checkpoint and ends with adapter, history, provenance."""
 
@@ -185,8 +191,23 @@ class Trainer:
         if self.method.after_update(terms):
             self.model.copy_adapter(POLICY, REFERENCE)
             self.history.add(iteration, "train/reference_reset", 1.0)
-        for name, value in {**terms, "gradient_norm": norm}.items():
+        logged = {**terms, "gradient_norm": norm, "signal_to_noise": self.signal_to_noise()}
+        for name, value in logged.items():
             self.history.add(iteration, f"train/{name}", value / c.gradient_steps)
+
+    def signal_to_noise(self) -> float:
+        """Norm of AdamW's mean gradient over that of its root mean square, both bias-corrected.
+
+        1 where all gradients of the last steps agree; noise alone gives sqrt((1 - b1) / (1 + b1)) = 0.23.
+        """
+        (b1, b2), states = self.optimizer.defaults["betas"], self.optimizer.state.values()
+        mean, square = (
+            sum(s[name].square().sum() if name == "exp_avg" else s[name].sum() for s in states)
+            for name in ("exp_avg", "exp_avg_sq")
+        )
+        steps = self.gradient_steps
+        corrected = (mean.sqrt() / (1 - b1**steps)) / (square / (1 - b2**steps)).sqrt().clamp(min=1e-20)
+        return corrected.item()
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -221,7 +242,9 @@ class Trainer:
                 prepared = self.method.prepare(collected.rollout)
                 for name, value in prepared.metrics.items():
                     self.history.add(iteration, f"train/{name}", value)
+                before = {k: p.detach().clone() for k, p in self.parameters.items()}
                 self.update(collected, prepared, iteration)
+                self.history.add(iteration, "train/policy_distance", distance(self.parameters, before))
                 shown = "reward/proxy_mean"
             self.iteration = iteration
             value = self.history.value(iteration, shown)

@@ -245,6 +245,7 @@ def accumulate_gradients(
             old_log_prob=now.log_prob.detach() if on_policy else trajectories.log_probs[step, image],
             advantages=experience.advantages[image],
             gate=experience.gate[image],
+            step=step,
             rows=rows.total,
             gated_rows=rows.gated_total,
             reference_rows=mine.to(x.device) if mine.any() else None,

@@ -95,7 +95,7 @@ def plugins(plan: Plan, jobs: Jobs) -> list[type]:
         run = plan.trained[name]
         if run.training.iterations:
             task = run.task_settings
-            metrics |= {task.proxy, *task.auxiliary, *task.monitor}
+            metrics |= set(task.rewards())
             encoders.add(task.features)
     for name in jobs.score:
         for suite in plan.tasks[plan.runs[name].task].suites:

@@ -10,18 +10,21 @@ from evaluation import claim_tests, instrument_settings
 from training.configuration import ConfigError, read_yaml
 from training.resolve import method_names, task_names
 
-CLAIMS, TABLES, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "tables", "gaussian_mixture"))
+CLAIMS, TABLES, COURSE, MIXTURE = (
+    Path(f"config/{name}.yaml") for name in ("claims", "tables", "trajectories", "gaussian_mixture")
+)
 
 
 def check_instrument() -> None:
     """Raise ``ConfigError`` for a control that is no method, and for thresholds of an unknown task."""
     path = instrument_settings.INSTRUMENT
     config, methods, tasks = instrument_settings.load(path), method_names(), task_names()
-    for key, method in config.rows.model_dump().items():
+    named = {f"rows.{key}": method for key, method in config.rows.model_dump().items()}
+    for key, method in [*named.items(), *(("other_controls", m) for m in config.other_controls)]:
         if method not in methods:
-            raise ConfigError(f"{path}: rows.{key} names {method!r}; valid: {', '.join(methods)}")
+            raise ConfigError(f"{path}: {key} names {method!r}; valid: {', '.join(methods)}")
     for task in config.tasks:
-        if task not in tasks:
+        if not any(fnmatchcase(known, task) for known in tasks):
             raise ConfigError(f"{path}: tasks names {task!r}; valid: {', '.join(tasks)}")
 
 
@@ -39,9 +42,14 @@ def check_claims() -> None:
                     )
 
 
+def _tables() -> dict[str, tuple[Path, dict]]:
+    """All tables by name, of the last step and of the course of training: their file and what it says."""
+    return {n: (path, spec) for path in (TABLES, COURSE) for n, spec in read_yaml(path)["tables"].items()}
+
+
 def check_tables(requested: list[str]) -> None:
     """Raise ``ConfigError`` for a table that does not exist."""
-    known = read_yaml(TABLES)["tables"]
+    known = _tables()
     for name in requested:
         if name not in known:
             raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(known)}")
@@ -50,18 +58,19 @@ def check_tables(requested: list[str]) -> None:
 def empty_tables(requested: list[str], rows: list) -> list[str]:
     """One line for each requested table that no row of the grid would fill."""
     # Not at the top: it brings scipy along, and every job of a cluster reads the workflow anew.
-    from evaluation.tables import chosen_bases, chosen_methods
+    from evaluation.tables import chosen_bases, chosen_methods, match
 
-    layout, lines = read_yaml(TABLES), []
+    base_method, known, lines = read_yaml(TABLES)["base_method"], _tables(), []
     bases = list(dict.fromkeys(row.base for row in rows))
     methods = dict.fromkeys(method for row in rows for method in row.methods)
     for name in requested:
-        spec = layout["tables"][name]
-        _, subject = chosen_methods(spec, methods, layout["base_method"])
+        path, spec = known[name]
+        tasks = match(spec["tasks"], [row.task for row in rows])
+        _, subject = chosen_methods(spec, methods, base_method)
         chosen = chosen_bases(spec, bases)
-        if not any(r.base in chosen and r.task in spec["tasks"] and subject & set(r.methods) for r in rows):
+        if not any(r.base in chosen and r.task in tasks and subject & set(r.methods) for r in rows):
             lines.append(
-                f"key 'tables' names {name!r}, for which the grid has no row: {TABLES} wants the bases "
+                f"key 'tables' names {name!r}, for which the grid has no row: {path} wants the bases "
                 f"{chosen or 'after the first'}, one of the tasks {', '.join(spec['tasks'])} and one of the "
                 f"methods {', '.join(spec.get('subject', spec['methods']))}"
             )

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from scenes import prompts as prompt_sets
+from scenes.composition import composition
 from scenes.renderer import render
 
 # Shares of tags. Ten and eleven objects are all but absent, as SD3.5-Medium's accuracy of 0.01 on them
@@ -35,14 +36,14 @@ MOSTLY_OBJECTS = {
 
 
 def training_prompts(n: int, seed: int, shares: dict[str, float]) -> list[dict]:
-    """``n`` train prompts, tags drawn by ``shares``; no test prompt is among them."""
+    """``n`` train prompts, tags drawn by ``shares``; no test prompt's composition is among them."""
     sets = prompt_sets.split()
-    unseen = {p["prompt"] for p in sets["counting_test"]}
+    unseen = {composition(p) for p in sets["counting_test"]}
     pools: dict[str, list[dict]] = {tag: [] for tag in shares}
     for prompt in sets["geneval_train"]:
         pools[prompt["tag"]].append(prompt)
     pools["text"] = sets["ocr_train"]
-    pools["ten_eleven"] = [p for p in prompt_sets.counting(10, 11) if p["prompt"] not in unseen]
+    pools["ten_eleven"] = [p for p in prompt_sets.counting(10, 11) if composition(p) not in unseen]
     rng = random.Random(seed)
     tags = rng.choices(list(shares), weights=list(shares.values()), k=n)
     return [rng.choice(pools[tag]) for tag in tags]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.figures import bars, curves, samples, tradeoff
+from evaluation import trajectories
+from evaluation.figures import bars, curves, samples, tradeoff, turn
 from evaluation.figures.style import NothingToDraw
 from evaluation.results import Results
 from evaluation.score import count_objects
@@ -21,9 +22,10 @@ Drawing = tuple[str, Callable[[Path], object]]  # name of the file, and what dra
 
 
 def _labels(results: Results, spec: dict) -> dict[str, str]:
-    """All methods, those with lines of their own first, so that these look most unlike each other."""
+    """All methods, those of fewer curves first, so that these look most unlike each other."""
     labels = results.settings["methods"]
-    return {m: labels[m] for m in dict.fromkeys([*spec["curves"]["methods"], *labels]) if m in labels}
+    first = [*spec["turn"]["methods"], *spec["curves"]["methods"]]
+    return {m: labels[m] for m in dict.fromkeys([*first, *labels]) if m in labels}
 
 
 def _kept(data: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
@@ -34,7 +36,6 @@ def _of_training(results: Results, spec: dict) -> Iterator[Drawing]:
     labels, history = _labels(results, spec), results.histories()
     shown = _kept(history, spec["curves"]["methods"])
     counted = curves.over_images(shown, results.scores)
-    yield "learning_curves", lambda stem: curves.logged_curves(shown, stem, labels)
     yield (
         "learning_curves_images",
         lambda stem: curves.logged_curves(counted, stem, labels, x=curves.IMAGES),
@@ -56,6 +57,13 @@ def _of_training(results: Results, spec: dict) -> Iterator[Drawing]:
         return curves.logged_curves(rows, stem, labels, curves.TRAINED | auxiliary)
 
     yield "multi_reward", multi_reward
+    course = read_yaml(trajectories.LAYOUT)
+    windows = trajectories.windowed(history, course["windows"])
+    common = (labels, spec["turn"]["methods"], course["control"])
+    yield "proxy_versus_gold", lambda stem: turn.gold_over_proxy(windows, stem, *common)
+    for base, task in results.scores[["base", "task"]].drop_duplicates().itertuples(index=False):
+        mine = windows[(windows["base"] == base) & (windows["task"] == task)]
+        yield f"turn_{base}_{task}", lambda stem, mine=mine: turn.over_steps(mine, stem, *common)
 
 
 def _of_scores(results: Results, spec: dict) -> Iterator[Drawing]:
@@ -64,7 +72,6 @@ def _of_scores(results: Results, spec: dict) -> Iterator[Drawing]:
     scores = _kept(results.scores, methods)
     common = {"labels": labels, "proxies": proxies}
     yield "over_optimisation", lambda stem: tradeoff.over_optimisation(scores, stem, **common)
-    yield "proxy_versus_gold", lambda stem: tradeoff.proxy_versus_gold(scores, stem, **common)
     yield "pareto", lambda stem: tradeoff.pareto(results.scores, stem, shown=methods, **common)
     yield (
         "diversity",

@@ -89,47 +89,6 @@ def over_optimisation(
         return finish(figure, handles({*drawn, base_method}, labels, styles, True, True), stem)
 
 
-def proxy_versus_gold(
-    scores: pd.DataFrame,
-    stem: str | Path,
-    labels: Mapping[str, str],
-    *,
-    proxies: Mapping[str, str] | None = None,
-    base_method: str = "base",
-) -> Figure:
-    """Goodhart's curve: gold over proxy along the evaluated steps, from the base (star) to the last (marker).
-
-    One panel per (base, task) with both roles; means over seeds; gold in the task's own suite. A curve
-    that turns down while it goes right is reward hacking in the sense of GARDO's Definition 1.
-    """
-    check_scores(scores)
-    check_labels(scores, labels)
-    styles = method_styles(list(labels), base_method)
-    own_gold = (scores["role"] == "gold") & (scores["suite"] == scores["task"])
-    scores = scores[(scores["role"] == "proxy") | own_gold]
-    blocks = [(key, rows) for key, rows in blocks_of(scores) if {"proxy", "gold"} <= set(rows["role"])]
-    drawn = set()
-    with rc_context(STYLE):
-        figure, axes = panels(1, len(blocks))
-        for ax, ((base, task), rows) in zip(axes[0], blocks, strict=True):
-            by = ["method", "step"]
-            proxy = _proxy_rows(rows, base, task, proxies).groupby(by)["value"].mean()
-            gold = rows[rows["role"] == "gold"].groupby(by)["value"].mean()
-            points = pd.DataFrame({"proxy": proxy, "gold": gold}).dropna().reset_index()
-            start = points[points["method"] == base_method].tail(1)
-            for method in (m for m in labels if m != base_method):
-                path = points[points["method"] == method]
-                if len(path):
-                    path, colour = pd.concat([start, path]), styles[method]["color"]
-                    look = styles[method] | {"markevery": [-1], "linewidth": 1.3, "alpha": 0.9}
-                    ax.plot(path["proxy"], path["gold"], **look)
-                    ax.plot(path["proxy"], path["gold"], ".", color=colour, markersize=3)
-            ax.plot(start["proxy"], start["gold"], **BASE_MARK)
-            ax.set(title=f"{base}, {task}", xlabel="proxy", ylabel="gold" if ax is axes[0, 0] else "")
-            drawn |= set(points["method"])
-        return finish(figure, handles(drawn, labels, styles, True, True), stem)
-
-
 def pareto(
     scores: pd.DataFrame,
     stem: str | Path,

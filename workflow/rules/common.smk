@@ -54,7 +54,7 @@ def start_of(wildcards):
 def training_environments(wildcards):
     """Environments of the run's rewards, where they have their own. A newer one trains nothing again."""
     task = PLAN.trained[wildcards.run].task_settings
-    return [ancient(path) for path in folders([task.proxy, *task.auxiliary, *task.monitor])]
+    return [ancient(path) for path in folders(task.rewards())]
 
 
 def scoring_environments(wildcards):

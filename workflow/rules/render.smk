@@ -45,7 +45,7 @@ rule tables:
     input:
         **STORED,
         instrument="results/instrument.json",
-        layout="config/tables.yaml",
+        layout=["config/tables.yaml", "config/trajectories.yaml"],
         published="config/published.yaml",
         code=rendering_code(
             "report",
@@ -56,7 +56,9 @@ rule tables:
             "comparison",
             "costs",
             "origin",
+            "table_files",
             "table_formats",
+            "trajector*",
             "html",
             "statistics",
         ),
@@ -79,8 +81,10 @@ rule tables:
 rule figures:
     input:
         **STORED,
-        layout="config/figures.yaml",
-        code=rendering_code("figures/*", "results", "image_scores", "comparison", "statistics"),
+        layout=["config/figures.yaml", "config/trajectories.yaml"],
+        code=rendering_code(
+            "figures/*", "results", "image_scores", "comparison", "statistics", "trajectories"
+        ),
     output:
         report(
             directory("results/figures"),
@@ -133,13 +137,10 @@ rule claims:
 rule pages:
     input:
         **STORED,
-        shown=[
-            "config/evaluation.yaml",
-            "config/instrument.yaml",
-            "config/claims.yaml",
-            "config/tables.yaml",
-            "config/figures.yaml",
-        ],
+        shown=expand(
+            "config/{name}.yaml",
+            name=["evaluation", "instrument", "claims", "tables", "trajectories", "figures"],
+        ),
         code=rendering_code("pages", "results", "html"),
     output:
         report(
