@@ -121,17 +121,20 @@ def measure(results: Path, settings: Path) -> dict[str, tuple[float, float]]:
     """Wall and CPU seconds of each rendering; reading the stored files counts towards ``read``."""
     from evaluation.figures.render import render_figures
     from evaluation.pages import render_pages
-    from evaluation.report import judge_claims, render_tables
+    from evaluation.report import check_instrument, judge_claims, render_tables
     from evaluation.results import read
 
-    stored, seconds = [], {}
+    stored, seconds, judged = [], {}, results / "instrument.json"
     jobs = {
         "read": lambda: stored.append(
             read(results / "scores.parquet", settings, results / "image_scores.parquet")
         ),
-        "tables": lambda: render_tables(stored[0], results / "tables"),
+        "instrument": lambda: check_instrument(
+            stored[0], Path("config/instrument.yaml"), judged.with_suffix(".md")
+        ),
+        "tables": lambda: render_tables(stored[0], results / "tables", judged),
         "figures": lambda: render_figures(stored[0], results / "figures"),
-        "claims": lambda: judge_claims(stored[0], Path("config/claims.yaml"), results / "claims.md"),
+        "claims": lambda: judge_claims(stored[0], Path("config/claims.yaml"), results / "claims.md", judged),
         "pages": lambda: render_pages(stored[0], results / "pages"),
     }
     for name, job in jobs.items():
@@ -154,7 +157,7 @@ def main() -> None:
         seconds = measure(results, settings)
         print(f"{len(list((results / 'runs').iterdir()))} runs, seconds on one thread: wall, CPU")
         for name, (wall, cpu) in {**seconds, "all": map(sum, zip(*seconds.values(), strict=True))}.items():
-            print(f"{name:8} {wall:6.1f} {cpu:6.1f}")
+            print(f"{name:10} {wall:6.1f} {cpu:6.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m evaluation sample | score | collect | tables | figures | claims | pages``."""
+"""``python -m evaluation sample | score | collect | instrument | tables | figures | claims | pages``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _results(arguments):
 def _tables(arguments) -> None:
     from evaluation.report import render_tables
 
-    for path in render_tables(_results(arguments), arguments.out):
+    for path in render_tables(_results(arguments), arguments.out, arguments.instrument):
         print(path)
 
 
@@ -60,7 +60,13 @@ def _pages(arguments) -> None:
 def _claims(arguments) -> None:
     from evaluation.report import judge_claims
 
-    judge_claims(_results(arguments), arguments.claims, arguments.out)
+    judge_claims(_results(arguments), arguments.claims, arguments.out, arguments.instrument)
+
+
+def _instrument(arguments) -> None:
+    from evaluation.report import check_instrument
+
+    check_instrument(_results(arguments), arguments.checks, arguments.out)
 
 
 def main() -> int:
@@ -89,9 +95,13 @@ def main() -> int:
         added.add_argument("--out-images", type=Path, required=True, help="scores of the single images")
     judged = command("claims", _claims, "judge the papers' claims by stored scores")
     judged.add_argument("--claims", type=Path, required=True)
-    rendering = [judged]
+    checked = command("instrument", _instrument, "judge the suite itself by its controls")
+    checked.add_argument("--checks", type=Path, required=True, help="thresholds and what claims need")
+    rendering = [checked, judged]
     for name, call in (("tables", _tables), ("figures", _figures), ("pages", _pages)):
         rendering.append(command(name, call, f"render {name} from stored scores"))
+    for added in (judged, rendering[2]):
+        added.add_argument("--instrument", type=Path, required=True, help="instrument.json")
     for added in rendering:
         added.add_argument("--scores", type=Path, required=True)
         added.add_argument("--images", type=Path, help="scores of the single images; without: seeds alone")

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from training.configuration import parse, read_yaml
 
 KINDS = ("metric", "history", "vote", "mixture")
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not testable here"]
+UNTESTABLE, BY_CONSTRUCTION = "not testable here", "by construction"  # the latter counts as no verdict
+MIXTURE = "Gaussian mixture"  # where a claim about it stands for a base and a task
 
 
 class _Strict(BaseModel):
@@ -58,6 +61,8 @@ class Claim(_Strict):
     statement: str
     source: str
     tasks: list[str] | None = Field(None, description="where the claim applies; none: every task")
+    by_construction: str | None = Field(None, description="why it holds whatever is trained: not judged")
+    caveat: str | None = Field(None, description="what its tests cannot exclude")
     tests: list[ClaimTest] = Field(min_length=1)
 
 

@@ -7,30 +7,42 @@ interval is a bootstrap over seeds and over the prompts within a seed (``evaluat
     reproduced        the whole interval lies beyond the margin in the claimed direction
     not reproduced    the whole interval lies on the other side
     inconclusive      neither, or one seed alone, or no runs
+    not testable here the instrument's required checks do not hold there (``evaluation/instrument.py``)
 
-No verdict can be written by hand: the file of claims has no field for one.
+Where training on shuffled rewards drifts, gold, unseen metrics and diversity are judged against that control
+at the same step instead of against the untrained model. A claim that holds by construction is shown and not
+judged. No verdict can be written by hand: the file of claims has no field for one.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.claim_tests import KINDS, Claim, Claims, ClaimTest, load
+from evaluation.claim_tables import caption, to_tables
+from evaluation.claim_tests import (
+    BY_CONSTRUCTION,
+    KINDS,
+    MIXTURE,
+    UNTESTABLE,
+    Claim,
+    Claims,
+    ClaimTest,
+    Verdict,
+    load,
+)
 from evaluation.evidence import BySeed, Evidence
 from evaluation.html import html
-from evaluation.image_scores import ByImage
-from evaluation.statistics import bootstrap_interval, last_step, paired_differences
-from evaluation.table_formats import Text, decimal, markdown
-from training.configuration import ConfigError
+from evaluation.standing import Instrument, Standing
+from evaluation.statistics import bootstrap_interval, paired_differences, smallest_effect
+from evaluation.table_formats import markdown
 from training.files import write_text
 
-Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
-MIXTURE = "Gaussian mixture"  # where a claim about it stands for a base and a task
+NO_INSTRUMENT = Instrument()
 
 
 def judge(low: float, high: float, test: ClaimTest, margin: float) -> Verdict:
@@ -64,40 +76,61 @@ def _margin(test: ClaimTest, theirs: BySeed) -> float:
     return test.margin
 
 
+def _read(evidence: Evidence, test: ClaimTest, kind: str, name: str, rival: str | None, control: str):
+    """Differences by seed and the rival's values. Runs of the negative control count at our own step."""
+    at = evidence.steps(name, test.method) if rival is not None and rival == control else None
+    if kind == "vote":
+        found = evidence.votes(name, test.method, rival, at)
+        return np.array([found[s] for s in sorted(found)]), {}
+    read = {
+        "metric": lambda method, at=None: evidence.score(name, method, at),
+        "history": lambda method, at=None: evidence.trained(name, method, test.over),
+        "mixture": lambda method, at=None: evidence.mixed(name, method),
+    }[kind]
+    ours = read(test.method)
+    theirs = {s: 0.0 for s in ours} if rival is None else read(rival, at)
+    return paired_differences(ours, theirs), theirs
+
+
+def _drifts(evidence: Evidence, kind: str, name: str) -> bool:
+    """Whether a metric is one that drift moves: gold, unseen, diversity, or votes by such a metric."""
+    roles = ("gold", "unseen", "diversity")
+    return kind == "vote" or (kind == "metric" and any(name in evidence.metrics(role) for role in roles))
+
+
 def evaluate_test(
-    evidence: Evidence, test: ClaimTest, groups: dict[str, list[str]], level: float
+    evidence: Evidence,
+    test: ClaimTest,
+    groups: dict[str, list[str]],
+    level: float,
+    instrument: Instrument,
+    standing: Standing | None = None,
 ) -> list[dict[str, Any]]:
     """One result per metric of a group and method that ``against`` matches; none where runs are absent."""
     kind = next(k for k in KINDS if getattr(test, k) is not None)
-    read = {
-        "metric": evidence.score,
-        "history": lambda name, method: evidence.trained(name, method, test.over),
-        "mixture": evidence.mixed,
-    }.get(kind)
-    rivals = (
-        [None] if test.against is None else [m for m in evidence.methods(test.against) if m != test.method]
-    )
+    control, rivals = instrument.shuffled, [None]
+    if test.against is not None:
+        known = evidence.methods(test.against, without=instrument.controls)
+        rivals = [m for m in known if m != test.method]
+    relative = standing is not None and standing.reading == "against the control"
     results = []
     for name in groups.get(getattr(test, kind), [getattr(test, kind)]):
         for rival in rivals:
-            margin = test.margin
-            if kind == "vote":
-                found = evidence.votes(name, test.method, rival)
-                values = np.array([found[s] for s in sorted(found)])
-            else:
-                ours = read(name, test.method)
-                theirs = {s: 0.0 for s in ours} if rival is None else read(name, rival)
-                values = paired_differences(ours, theirs)
-                if theirs:
-                    margin = _margin(test, theirs)
+            instead = relative and rival == instrument.untrained and _drifts(evidence, kind, name)
+            rival = control if instead else rival
+            values, theirs = _read(evidence, test, kind, name, rival, control)
             if not values.size:
                 continue
+            margin = _margin(test, theirs) if theirs else test.margin
             interval = bootstrap_interval(values, level)
+            same_step = " at the same step" * (rival is not None and rival == control)
+            told = _describe(kind, name, test, test.method, rival and rival + same_step, margin)
             results.append(
                 {
-                    "test": _describe(kind, name, test, test.method, rival, margin),
+                    "test": told + f" (instead of {instrument.untrained})" * instead,
                     "effect": interval.mean,
                     "interval": [interval.low, interval.high],
+                    "resolvable": smallest_effect(values, level),
                     "margin": margin,
                     "seeds": interval.seeds,
                     # One seed decides nothing.
@@ -116,25 +149,35 @@ def combine(verdicts: list[Verdict]) -> Verdict:
     return "reproduced" if all(v == "reproduced" for v in verdicts) else "inconclusive"
 
 
-def _entry(name: str, claim: Claim, where: tuple[str, str], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """``test``, ``effect``, ``interval`` and ``seeds`` are those of the test that decided."""
+def _head(name: str, claim: Claim, base: str | None, task: str | None) -> dict[str, Any]:
+    head = {"id": name, "statement": claim.statement, "source": claim.source, "base": base, "task": task}
+    return {**head, "by_construction": claim.by_construction, "caveat": claim.caveat}
+
+
+def _entry(
+    name: str,
+    claim: Claim,
+    where: tuple[str, str],
+    results: list[dict[str, Any]],
+    standing: Standing | None,
+) -> dict[str, Any]:
+    """``test``, ``effect``, ``interval``, ``resolvable`` and ``seeds`` are those of the test that decided."""
     verdict = combine([r["verdict"] for r in results])
     deciding = next(r for r in results if r["verdict"] == verdict)
-    head = {
-        "id": name,
-        "statement": claim.statement,
-        "source": claim.source,
-        "base": where[0],
-        "task": where[1],
-    }
-    decided = {key: deciding[key] for key in ("test", "effect", "interval", "seeds")}
-    return {**head, **decided, "verdict": verdict, "tests": results}
+    decided = {key: deciding[key] for key in ("test", "effect", "interval", "resolvable", "seeds")}
+    untestable = standing is not None and standing.reading == "not testable"
+    if claim.by_construction or untestable:
+        # What was measured stays, what it would have meant does not.
+        verdict = BY_CONSTRUCTION if claim.by_construction else UNTESTABLE
+        results = [{**r, "verdict": verdict} for r in results]
+    told = {"instrument": standing.text, "reason": standing.reason} if standing else {}
+    return {**_head(name, claim, *where), **decided, "verdict": verdict, **told, "tests": results}
 
 
 def _absent(name: str, claim: Claim, reason: str) -> dict[str, Any]:
-    head = {"id": name, "statement": claim.statement, "source": claim.source, "base": None, "task": None}
-    nothing = {"test": None, "effect": None, "interval": None, "seeds": 0}
-    return {**head, **nothing, "verdict": "inconclusive", "missing": reason, "tests": []}
+    nothing = {"test": None, "effect": None, "interval": None, "resolvable": None, "seeds": 0}
+    verdict = BY_CONSTRUCTION if claim.by_construction else "inconclusive"
+    return {**_head(name, claim, None, None), **nothing, "verdict": verdict, "missing": reason, "tests": []}
 
 
 def _lacking(claim: Claim, blocks: list[tuple[tuple[str, str], Evidence]]) -> str:
@@ -150,69 +193,47 @@ def _lacking(claim: Claim, blocks: list[tuple[tuple[str, str], Evidence]]) -> st
     return f"no task has what every test needs: {', '.join(wanted)}"
 
 
+def _held(test: ClaimTest, results: list, instrument: Instrument, standing: Standing | None) -> bool:
+    """Whether a test has its runs or can do without them."""
+    # Without its controls a place is not testable, and its claims say so instead of naming the control.
+    untestable = standing is not None and standing.reading == "not testable"
+    return bool(results) or test.optional or (untestable and test.against in instrument.controls)
+
+
 def evaluate(
     stated: Claims,
     blocks: list[tuple[tuple[str, str], Evidence]],
     mixture: pd.DataFrame | None = None,
+    instrument: Instrument = NO_INSTRUMENT,
 ) -> list[dict[str, Any]]:
     """One entry per claim, base and task where every test that is not optional has its runs, else one that
     says why.
 
     Args:
         blocks: ((base, task), evidence), the main base first.
-        mixture: scores of the Gaussian mixture.
+        mixture: scores of the Gaussian mixture, whose claims need no instrument.
+        instrument: the verdicts of ``results/instrument.json``; the default ties claims to no check.
     """
     first = blocks[0][0][0] if blocks else None
     whole = [] if mixture is None else [((MIXTURE, MIXTURE), Evidence(pd.DataFrame(), mixture=mixture))]
     entries = []
     for name, claim in stated.claims.items():
         of_mixture, found = any(test.mixture for test in claim.tests), []
-        for (base, task), evidence in whole if of_mixture else blocks:
-            if claim.tasks is not None and task not in claim.tasks:
+        for place, evidence in whole if of_mixture else blocks:
+            if claim.tasks is not None and place[1] not in claim.tasks:
                 continue
-            tests = [t for t in claim.tests if t.bases in ("all", "first" if base == first else "others")]
-            results = [evaluate_test(evidence, test, stated.groups, stated.level) for test in tests]
-            held = [bool(r) or t.optional for t, r in zip(tests, results, strict=True)]
+            tests = [t for t in claim.tests if t.bases in ("all", "first" if place[0] == first else "others")]
+            standing, (groups, level) = instrument.at(place), (stated.groups, stated.level)
+            results = [evaluate_test(evidence, t, groups, level, instrument, standing) for t in tests]
+            held = [_held(t, r, instrument, standing) for t, r in zip(tests, results, strict=True)]
             if any(results) and all(held):
-                found.append(_entry(name, claim, (base, task), [r for part in results for r in part]))
+                # Against the base and against the control are one test where the control stands for the base.
+                single: dict[tuple, dict[str, Any]] = {}
+                for result in (r for part in results for r in part):
+                    single.setdefault(result["test"].split(" (instead of ")[0], result)
+                found.append(_entry(name, claim, place, list(single.values()), standing))
         entries += found or [_absent(name, claim, _lacking(claim, blocks))]
     return entries
-
-
-def _place(entry: dict[str, Any], bases: set[str]) -> str:
-    one_base = len(bases) == 1 or entry["base"] == MIXTURE
-    return entry["task"] if one_base else f"{entry['base']}, {entry['task']}"
-
-
-def to_tables(entries: list[dict[str, Any]]) -> list[tuple[str, list[list[Text]]]]:
-    """An overview with one line per claim, and every test beneath."""
-    bases = {e["base"] for e in entries} - {None, MIXTURE}
-    judged = [e for e in entries if e["tests"]]
-    places = list(dict.fromkeys(_place(e, bases) for e in judged))
-    overview = [[Text(t) for t in ("claim", *places, "not judged")]]
-    for name in dict.fromkeys(e["id"] for e in entries):
-        mine = [e for e in entries if e["id"] == name]
-        verdicts = {_place(e, bases): e["verdict"] for e in mine if e["tests"]}
-        cells = [Text(verdicts.get(place, ""), "bold" if place in verdicts else "") for place in places]
-        overview.append([Text(f"{name}: {mine[0]['statement']}"), *cells, Text(mine[0].get("missing", ""))])
-    details = [[Text(t) for t in ("claim", "where", "test", "effect", "seeds", "verdict")]]
-    for entry, test in ((e, t) for e in judged for t in e["tests"]):
-        low, high = (decimal(v, 3) for v in test["interval"])
-        effect = Text(decimal(test["effect"], 3), "", f" [{low}, {high}]")
-        head = [Text(entry["id"]), Text(_place(entry, bases)), Text(test["test"]), effect]
-        details.append([*head, Text(str(test["seeds"])), Text(test["verdict"])])
-    return [("Verdicts", overview), ("Tests", details)]
-
-
-def caption(entries: list[dict[str, Any]], level: float) -> list[str]:
-    counts = {v: sum(e["verdict"] == v for e in entries) for v in Verdict.__args__}
-    return [
-        "; ".join(f"{verdict}: {count}" for verdict, count in counts.items()) + ".",
-        f"Differences are paired by seed; intervals are {level:.0%} bootstrap intervals over seeds and over "
-        "the prompts within a seed, all seeds sharing the same prompts. With three seeds an interval over "
-        "seeds alone reaches from the least to the greatest value. Tests are not corrected for their number. "
-        "A claim is reproduced where every test is; verdicts are computed.",
-    ]
 
 
 def write(
@@ -220,31 +241,12 @@ def write(
     mixture: pd.DataFrame | None,
     claims: Path,
     out: Path,
+    instrument: Instrument = NO_INSTRUMENT,
 ) -> None:
     """``out`` (.md), and the same in JSON and HTML beside it."""
     stated = load(claims)
-    entries = evaluate(stated, blocks, mixture)
+    entries = evaluate(stated, blocks, mixture, instrument)
     write_text(out.with_suffix(".json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
     shown = "The papers' claims", to_tables(entries), caption(entries, stated.level)
     write_text(out.with_suffix(".html"), html(*shown))
     write_text(out, markdown(*shown))
-
-
-def evidence_of(
-    scores: pd.DataFrame,
-    images: ByImage,
-    history: pd.DataFrame,
-    proxies: dict[str, str],
-    suites: dict[str, str],
-    bases: list[str],
-) -> list[tuple[tuple[str, str], Evidence]]:
-    """Evidence of every base and task, in the grid's order of bases."""
-    last, blocks = last_step(scores), []
-    unknown = sorted(set(last["task"]) - set(proxies))
-    if unknown:
-        raise ConfigError(f"the scores hold the tasks {unknown}; the settings know {sorted(proxies)}")
-    for (base, task), rows in sorted(last.groupby(["base", "task"]), key=lambda b: bases.index(b[0][0])):
-        mine = history[(history["base"] == base) & (history["task"] == task)]
-        evidence = Evidence(rows, suites[task], proxies[task], images, mine)
-        blocks.append(((base, task), evidence))
-    return blocks

@@ -97,8 +97,11 @@ def _lines(compared: pd.DataFrame, baseline: str) -> list[list[Text]]:
     return lines
 
 
-def render(compared: pd.DataFrame, labels: Mapping[str, str], baseline: str, out: Path) -> list[Path]:
-    """``out/comparison.{csv,md,tex,html}``; nothing where no method ran on all tasks of a base."""
+def render(
+    compared: pd.DataFrame, labels: Mapping[str, str], baseline: str, out: Path, note: str | None = None
+) -> list[Path]:
+    """``out/comparison.{csv,md,tex,html}``; nothing where no method ran on all tasks of a base. ``note``: the
+    caption's first sentence."""
     if compared.empty:
         return []
     blocks = [
@@ -106,10 +109,11 @@ def render(compared: pd.DataFrame, labels: Mapping[str, str], baseline: str, out
         for base, rows in compared.groupby("base", sort=False)
     ]
     caption = [
+        *([note] if note else []),
         "Interquartile mean (IQM) over tasks and seeds of the change from the base model, in standard "
         "deviations over the runs of a task, and the probability that a random run improves on one of "
         f"{labels.get(baseline, baseline)}, with 95 % stratified bootstrap intervals over seeds (definitions "
         "of rliable, arXiv 2108.13264). Methods that did not run on every task are left out. "
-        f"Seeds: at least {compared['seeds'].min()}."
+        f"Seeds: at least {compared['seeds'].min()}.",
     ]
     return write_table(out, "comparison", TITLE, compared, blocks, caption)

@@ -15,9 +15,7 @@ from evaluation.table_formats import Text
 from training.configuration import RunConfig, load_run
 from training.files import replacing
 
-SHOWN_FILES = tuple(
-    f"config/{name}.yaml" for name in ("evaluation", "claims", "tables", "trajectories", "figures")
-)
+SHOWN = ("evaluation", "instrument", "claims", "tables", "trajectories", "figures")
 
 
 def _texts(*values: Any) -> list[Text]:
@@ -57,7 +55,7 @@ def configuration(results: Results) -> str:
     for config in {c.base: c for c in configs}.values():
         text = yaml.safe_dump(config.base_model.model_dump(mode="json"), sort_keys=False)
         parts.append(f"<h2>Base model {escape(config.base)}</h2><pre>{escape(text)}</pre>")
-    for path in map(Path, SHOWN_FILES):
+    for path in (Path(f"config/{name}.yaml") for name in SHOWN):
         parts.append(f"<h2>{path}</h2><pre>{escape(path.read_text())}</pre>")
     return page("Configuration", *parts)
 

@@ -3,10 +3,10 @@
     snakemake --cores all results/tables results/figures results/claims.md --configfile config/full.yaml
     python -m evaluation.publish --command "the line above" --out docs/results --readme README.md
 
-Tables and claims are copied as they are, figures in fewer colours, with a page that says which commits,
-machine and packages they come from. The tables that the README shows stand there between ``<!-- results:
-FILE, HEADING -->`` and ``<!-- end -->`` and are replaced. Runs of code that is not committed are refused:
-nobody could repeat them.
+Tables, claims and the instrument's verdicts are copied as they are, figures in fewer colours, with a page
+that says which commits, machine and packages they come from. The tables that the README shows stand there
+between ``<!-- results: FILE, HEADING -->`` and ``<!-- end -->`` and are replaced. Runs of code that is not
+committed are refused: nobody could repeat them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from training.command import run_command
 from training.files import replacing, write_text
 
 EXPERIMENTS = ("gaussian_mixture", "theorem")  # shown where they were run
+JUDGED = ("instrument.md", "instrument.json", "claims.md", "claims.json")
 COLOURS = 256  # of a picture: a third of the size
 BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -88,6 +89,8 @@ def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> 
         f"- {'; '.join(sorted(set(machines)))}.",
         f"- {packages}.",
         "",
+        "What the suite can judge, by its controls: [instrument.md](instrument.md).",
+        "",
         "Claims of the papers with computed verdicts: [claims.md](claims.md).",
         "",
         f"Tables: {tables}.",
@@ -109,7 +112,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
     Raises:
         ValueError: something is not rendered yet, or runs were made from code that is not committed.
     """
-    wanted = [results / name for name in ("tables", "figures", "claims.md", "claims.json", "scores.parquet")]
+    wanted = [results / name for name in ("tables", "figures", *JUDGED, "scores.parquet")]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         raise ValueError(f"not rendered yet: {', '.join(missing)}")
@@ -130,7 +133,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
                     with Image.open(path) as picture:
                         few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
                     few.save(temporary / folder / path.name, optimize=True)
-        for name in ("claims.md", "claims.json"):
+        for name in JUDGED:
             shutil.copy(results / name, temporary)
         write_text(temporary / "README.md", summary(command, provenances, temporary))
     if readme:

@@ -1,18 +1,30 @@
-"""Tables and claims of one grid, from what is stored."""
+"""Tables, claims and the instrument's verdicts of one grid, from what is stored."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from evaluation import claims, comparison, costs, origin, tables, trajectories, trajectory_tables
+from evaluation import (
+    claims,
+    comparison,
+    costs,
+    instrument,
+    origin,
+    standing,
+    tables,
+    trajectories,
+    trajectory_tables,
+)
+from evaluation.evidence import evidence_of
 from evaluation.results import Results
 from training.configuration import read_yaml
 from training.files import replacing
 
 
-def render_tables(results: Results, out: Path) -> list[Path]:
+def render_tables(results: Results, out: Path, judged: Path) -> list[Path]:
     """Every requested table, the comparison over tasks and each run's cost as csv, md, tex and html, in a
-    folder that is whole or absent."""
+    folder that is whole or absent. ``judged``: instrument.json, which every caption of results quotes."""
     provenances = results.provenance()
     methods = dict(results.scores[["run", "method"]].drop_duplicates().itertuples(index=False))
     version = origin.sentence(provenances)
@@ -27,6 +39,7 @@ def render_tables(results: Results, out: Path) -> list[Path]:
         baseline=layout["baseline"],
         base_method=layout["base_method"],
     )
+    note = functools.partial(standing.sentence, standing.read(judged))
     with replacing(out) as temporary:
         temporary.mkdir()
         written = tables.render(
@@ -40,6 +53,7 @@ def render_tables(results: Results, out: Path) -> list[Path]:
             suites=results.suites,
             version=version,
             images=results.images,
+            note=note,
         )
         written += trajectory_tables.render(
             trajectories.windowed(results.histories(), course["windows"]),
@@ -51,15 +65,15 @@ def render_tables(results: Results, out: Path) -> list[Path]:
             requested=requested,
             bases=results.settings["bases"],
             version=version,
+            note=note,
         )
-        written += comparison.render(compared, labels, layout["baseline"], temporary)
+        written += comparison.render(compared, labels, layout["baseline"], temporary, note(results.places()))
         written += costs.render(costs.per_run(provenances), version, temporary)
     return [out / path.name for path in written]
 
 
-def judge_claims(results: Results, stated: Path, out: Path) -> None:
-    """``out`` (.md), and the same in JSON and HTML beside it."""
-    blocks = claims.evidence_of(
+def _evidence(results: Results):
+    return evidence_of(
         results.scores,
         results.images,
         results.histories(),
@@ -67,4 +81,13 @@ def judge_claims(results: Results, stated: Path, out: Path) -> None:
         results.suites,
         results.settings["bases"],
     )
-    claims.write(blocks, results.mixture_scores(), stated, out)
+
+
+def check_instrument(results: Results, settings: Path, out: Path) -> None:
+    """``out`` (.md), and the same in JSON and HTML beside it."""
+    instrument.write(_evidence(results), settings, out)
+
+
+def judge_claims(results: Results, stated: Path, out: Path, judged: Path) -> None:
+    """``out`` (.md), and the same in JSON and HTML beside it. ``judged``: instrument.json."""
+    claims.write(_evidence(results), results.mixture_scores(), stated, out, standing.read(judged))

@@ -31,6 +31,10 @@ class Results:
         """Own suite of each task."""
         return {task: suite["name"] for task, suite in self.settings["suites"].items()}
 
+    def places(self) -> list[tuple[str, str]]:
+        """Base models and tasks, in the order of the scores."""
+        return list(dict.fromkeys(self.scores[["base", "task"]].itertuples(index=False, name=None)))
+
     def run(self, name: str) -> Path:
         return self.folder / "runs" / name
 

@@ -97,6 +97,20 @@ def paired_differences(ours: Mapping[int, np.ndarray], theirs: Mapping[int, np.n
     return np.array([np.asarray(ours[s], float) - np.asarray(theirs[s], float) for s in ours if s in theirs])
 
 
+def smallest_effect(differences: np.ndarray, level: float = 0.95) -> float | None:
+    """Least mean difference that seeds with this spread can tell from zero, in the metric's units; >= 0.
+
+    Half the width of Student's interval, t * sd / sqrt(S), from paired differences (S,) or (S, P), the latter
+    averaged over prompts. None for fewer than two seeds, which have no spread.
+    """
+    values = _finite(differences, (1, 2))
+    values = values if values.ndim == 1 else values.mean(axis=1)
+    if len(values) < 2:
+        return None
+    quantile = stats.t.ppf((1 + level) / 2, len(values) - 1)
+    return float(quantile * values.std(ddof=1) / np.sqrt(len(values)))
+
+
 def interquartile_mean(values: Sequence[float] | np.ndarray, axis: int | None = None):
     """Mean of the middle half: 25 % trimmed on each side (rliable's ``aggregate_iqm``)."""
     return stats.trim_mean(values, 0.25, axis=axis)

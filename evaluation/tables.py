@@ -7,7 +7,7 @@ because the role of a column (proxy, auxiliary, unseen, gold) belongs to the blo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -264,14 +264,16 @@ def render(
     suites: Mapping[str, str] | None = None,
     version: str | None = None,
     images: ByImage | None = None,
+    note: Callable[[Sequence[tuple[str, str]]], str] | None = None,
 ) -> list[Path]:
     """Write every table that has rows as ``<out_dir>/<table>.{csv,md,tex,html}``; returns the paths.
 
     ``table_specs``, ``published``: config/tables.yaml and config/published.yaml as read. ``method_rows``:
     method -> label, in the grid's order. ``bases``: the grid's bases in order, the first being the main
     one (default: as they come in the scores). ``suites``: own suite of each task (default: that of its name).
-    ``version``: a last line for the caption, such as the
-    commit. ``images``: scores of single images, for intervals over prompts as well.
+    ``version``: a last line for the caption, such as the commit. ``images``: scores of single images, for
+    intervals over prompts as well. ``note``: first sentence of a caption from the table's bases and tasks,
+    such as what the instrument can judge there.
     A table without rows is left out, unless ``requested`` names it: then ``NoRows`` is raised.
     """
     check_scores(scores)
@@ -297,6 +299,7 @@ def render(
             continue
         most_seeds = max(c.interval.seeds for b in blocks for r in b.rows for c in r.cells.values() if c)
         drawn = [_lines(b, columns, table_specs, most_seeds) for b in blocks]
-        caption = _caption(blocks, columns, table_specs, version)
+        caption = [note([(b.base, b.task) for b in blocks])] if note else []
+        caption += _caption(blocks, columns, table_specs, version)
         paths += write_table(out_dir, name, spec["title"], tidy(blocks, columns), drawn, caption)
     return paths

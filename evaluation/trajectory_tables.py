@@ -230,12 +230,14 @@ def render(
     requested: Sequence[str] = (),
     bases: Sequence[str] = (),
     version: str | None = None,
+    note: Callable[[Sequence[tuple[str, str]]], str] | None = None,
 ) -> list[Path]:
     """Write every table of ``layout`` that has rows as ``out/<table>.{csv,md,tex,html}``.
 
     ``curves``: as made by ``trajectories.windowed``. ``layout``, ``specs``: config/trajectories.yaml and
     config/tables.yaml as read. ``labels``: method -> label in the grid's order. ``bases``: the grid's, in
-    order. A table without rows is left out, unless ``requested`` names it: then ``NoRows`` is raised.
+    order. ``note``: a caption's first sentence from the table's bases and tasks. A table without rows is left
+    out, unless ``requested`` names it: then ``NoRows`` is raised.
     """
     paths: list[Path] = []
     out.mkdir(parents=True, exist_ok=True)
@@ -253,8 +255,8 @@ def render(
         titles = [f"{b.base}, trained on {specs['tasks'].get(b.task, b.task)}{b.heading}" for b in blocks]
         lines = [_lines(b, columns, roles.get((b.base, b.task), {}), specs) for b in blocks]
         drawn = list(zip(titles, lines, strict=True))
-        caption = _caption(blocks, columns, layout, specs, name, curves, roles) + (
-            [version] if version else []
-        )
+        caption = [note([(b.base, b.task) for b in blocks])] if note else []
+        caption += _caption(blocks, columns, layout, specs, name, curves, roles)
+        caption += [version] if version else []
         paths += write_table(out, name, spec["title"], _tidy(blocks, columns), drawn, caption)
     return paths

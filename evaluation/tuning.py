@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation import claims, instrument
-from evaluation.evidence import Evidence
+from evaluation import instrument
+from evaluation.evidence import Evidence, evidence_of
 from evaluation.instrument_settings import InstrumentConfig, load
 from evaluation.results import Results
 from evaluation.standing import Place
@@ -84,7 +84,7 @@ def chosen(candidates: list[dict[str, Any]]) -> set[tuple[str, str]]:
 def evaluate(stored: Results, config: InstrumentConfig) -> list[dict[str, Any]]:
     """All candidates, those of one task together, the cheapest first."""
     provenances, rows = stored.provenance(), []
-    for (base, task), evidence in claims.evidence_of(
+    for (base, task), evidence in evidence_of(
         stored.scores,
         stored.images,
         stored.histories(),

@@ -172,6 +172,29 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
 
 
 @pytest.mark.parametrize(
+    "stated, broken, message",
+    [
+        (
+            "oracle: grpo_oracle",
+            "oracle: grpo_orcale",
+            r"rows.oracle names 'grpo_orcale'; valid: base, dance",
+        ),
+        ("ocr_shortcut_strong:", "ocr_shrotcut:", r"tasks names 'ocr_shrotcut'; valid: counting, geneval"),
+    ],
+)
+def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(
+    bare, monkeypatch, tmp_path, stated, broken, message
+):
+    path = tmp_path / "instrument.yaml"
+    text = Path("config/instrument.yaml").read_text()
+    assert stated in text
+    path.write_text(text.replace(stated, broken))
+    monkeypatch.setattr("evaluation.instrument_settings.INSTRUMENT", path)
+    with pytest.raises(ConfigError, match=message):
+        make_plan(preset("config"))
+
+
+@pytest.mark.parametrize(
     "changes, message",
     [
         ({"parameters": {"clip_rnage": 1}}, r"parameters.clip_rnage.*no method has it.*clip_range"),

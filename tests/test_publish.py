@@ -40,7 +40,9 @@ def results(tmp_path):
     Image.new("RGB", (40, 30), (10, 200, 30)).save(folder / "figures/pareto.png")
     (folder / "figures/pareto.pdf").write_text("not copied")
     (folder / "gaussian_mixture/table.md").write_text("# Gaussian mixture\n")
-    (folder / "claims.md").write_text("# Claims\n")
+    for name in ("claims", "instrument"):
+        (folder / f"{name}.md").write_text(f"# {name}\n")
+    (folder / "instrument.json").write_text("{}")
     (folder / "claims.json").write_text("[]")
     (folder / "config/rendering.yaml").write_text("{}\n")
     pd.DataFrame({"run": ["a"]}).to_parquet(folder / "scores.parquet")
@@ -88,8 +90,9 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
     readme.write_text(PAGE)
     publish(results, out, "make tables", readme)
     copied = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    tables = ["gaussian_mixture/table.md", "tables/main.md"]
-    assert copied == ["README.md", "claims.json", "claims.md", "figures/pareto.png", *tables]
+    claims, instrument = ([f"{name}.json", f"{name}.md"] for name in ("claims", "instrument"))
+    rendered = ["figures/pareto.png", "gaussian_mixture/table.md"]
+    assert copied == ["README.md", *claims, *rendered, *instrument, "tables/main.md"]
     page = (out / "README.md").read_text()
     for said in (
         "make tables",

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.rendering import BASE, write_results
 from evaluation.figures.render import render_figures
 from evaluation.pages import render_pages
-from evaluation.report import judge_claims, render_tables
+from evaluation.report import check_instrument, judge_claims, render_tables
 from evaluation.results import read
 
 CONFIG = {"seeds": [1, 2], "snapshot_shares": [0.5], "tables": ["main", "ablation", "cost"]}
@@ -25,18 +25,26 @@ def stored(tmp_path_factory):
 def test_everything_is_rendered(stored, tmp_path):
     folder, settings = stored
     results = read(folder / "scores.parquet", settings, folder / "image_scores.parquet")
-    tables = {path.name for path in render_tables(results, tmp_path / "tables")}
+    check_instrument(results, Path("config/instrument.yaml"), tmp_path / "instrument.md")
+    judged = tmp_path / "instrument.json"
+    tables = {path.name for path in render_tables(results, tmp_path / "tables", judged)}
     wanted = ("main", "ablation", "cost", "comparison", "cost_runs", "matched", "turn", "selection")
     assert tables == {f"{name}.{kind}" for name in wanted for kind in ("csv", "md", "tex", "html")}
-    assert "and over the prompts within a seed" in (tmp_path / "tables/main.md").read_text()
+    table = (tmp_path / "tables/main.md").read_text()
+    assert (
+        "and over the prompts within a seed" in table and "\nInstrument (instrument.md): ocr: not t" in table
+    )
+    assert "negative control not measured" in (tmp_path / "tables/comparison.md").read_text()
     figures = {path.name for path in render_figures(results, tmp_path / "figures")}
     assert {"kl_and_gate.png", f"uncertain_{BASE}_ocr.pdf", f"evaluation_images_{BASE}_ocr.png"} <= figures
     assert {"proxy_versus_gold.png", f"turn_{BASE}_ocr.pdf"} <= figures
     absent = (tmp_path / "figures/not_drawn.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in absent] == ["multi_reward", "counting"]
-    judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md")
+    judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md", judged)
     entries = {e["id"]: e for e in json.loads((tmp_path / "claims.json").read_text())}
-    assert entries["G1"]["seeds"] == 2 and "missing" not in entries["G6"]
+    # Nobody has trained the controls.
+    assert entries["G1"]["seeds"] == 2 and entries["G1"]["verdict"] == "not testable here"
+    assert entries["G6"]["verdict"] == "by construction" and "missing" not in entries["G6"]
     assert entries["G8"]["missing"] == "no runs of grpo_multi_reward"
     render_pages(results, tmp_path / "pages")
     page = (tmp_path / "pages/configuration.html").read_text()
@@ -63,6 +71,7 @@ def test_absent_histories_and_images_are_named(stored, tmp_path):
     ):
         assert f"{name}: " in absent
     assert (tmp_path / "figures/pareto.png").exists()
-    judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md")
+    check_instrument(results, Path("config/instrument.yaml"), tmp_path / "instrument.md")
+    judge_claims(results, Path("config/claims.yaml"), tmp_path / "claims.md", tmp_path / "instrument.json")
     entries = {e["id"]: e for e in json.loads((tmp_path / "claims.json").read_text())}
-    assert entries["G6"]["verdict"] == "inconclusive" and "missing" in entries["G6"]
+    assert entries["G6"]["verdict"] == "by construction" and "missing" in entries["G6"]

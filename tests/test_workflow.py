@@ -16,6 +16,7 @@ from repository_copy import copy_repository
 
 from evaluation.measures import KL
 
+UNJUDGED = {"not testable here", "by construction"}
 FIGURES = """learning_curves_images kl_and_gate over_optimisation proxy_versus_gold turn_tiny-sd3_ocr pareto
 diversity counting evaluation_tiny-sd3_ocr evaluation_images_tiny-sd3_ocr samples_tiny-sd3_ocr
 samples_over_training_tiny-sd3_ocr uncertain_tiny-sd3_ocr""".split()
@@ -149,6 +150,9 @@ def test_smoke_run_writes_tables_figures_and_scores(finished):
     assert "multi_reward: no run of grpo_multi_reward" in absent
     claims = json.loads((finished / "results/claims.json").read_text())
     assert {c["id"] for c in claims} >= {*(f"G{i}" for i in range(1, 11)), *(f"D{i}" for i in range(1, 7))}
+    assert {c["verdict"] for c in claims if c["task"] and c["base"] != c["task"]} <= UNJUDGED
+    standings = json.loads((finished / "results/instrument.json").read_text())["standings"]
+    assert {s["reading"] for s in standings} == {"not testable"}  # nobody trains controls here
     measured = scores[scores.suite == "model"]
     untrained = measured[(measured.method == "base") & (measured.metric == KL)]
     assert set(measured.run) == wanted and (untrained.value == 0).all()
@@ -170,6 +174,7 @@ def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
         ("config/tables.yaml", {"tables", "pages"}),
         ("evaluation/figures/style.py", {"tables", "pages", "figures"}),
         ("config/claims.yaml", {"tables", "pages", "figures", "claims"}),
+        ("config/instrument.yaml", {"tables", "pages", "figures", "claims", "instrument"}),
     ):
         (finished / style).write_text((finished / style).read_text() + "\n# another style\n")
         assert planned(finished) == drawn
@@ -181,7 +186,12 @@ def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
 def test_the_report_is_one_file_that_opens_offline(finished, tmp_path):
     path = finished / "results/report.html"
     snakemake(finished, "--report", str(path), *SMOKE, "report")
-    wanted = {"Claims": "results/claims.html", "Figures": "over_optimisation", "Tables": "cost_runs"}
+    wanted = {
+        "Checks of the instrument": "results/instrument.html",
+        "Claims": "results/claims.html",
+        "Figures": "over_optimisation",
+        "Tables": "cost_runs",
+    }
     check_report(path, tmp_path, {**wanted, "How it was made": "provenance"})
 
 

@@ -130,6 +130,11 @@ def method_names() -> list[str]:
     return sorted(path.stem for path in (CONFIG / "methods").glob("*.yaml"))
 
 
+def task_names() -> list[str]:
+    """Every file of ``config/tasks``."""
+    return sorted(path.stem for path in (CONFIG / "tasks").glob("*.yaml"))
+
+
 @functools.cache
 def load_method(name: str) -> MethodFile:
     value, where = _file("methods", name)

@@ -23,7 +23,7 @@ from training.resolve import (
     starting_runs,
     write_runs,
 )
-from workflow.rendering import check_claims, check_tables
+from workflow.rendering import check_claims, check_instrument, check_tables
 
 RESULTS = Path("results")
 
@@ -112,6 +112,7 @@ def make_plan(config: dict) -> Plan:
                     f"config/tasks/{name}.yaml: key 'suites' names {suite!r}; "
                     f"valid: {', '.join(evaluation.suites)}"
                 )
+    check_instrument()
     check_claims()
     check_tables(config["tables"])
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))

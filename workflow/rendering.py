@@ -1,4 +1,4 @@
-"""What is rendered at the end, checked before the first job: claims and tables must find what they name."""
+"""What is rendered at the end, checked before the first job: it must find what it names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from didactic.configuration import load as load_mixture
-from evaluation import claim_tests
+from evaluation import claim_tests, instrument_settings
 from training.configuration import ConfigError, read_yaml
-from training.resolve import method_names
+from training.resolve import method_names, task_names
 
 CLAIMS, TABLES, COURSE, MIXTURE = (
     Path(f"config/{name}.yaml") for name in ("claims", "tables", "trajectories", "gaussian_mixture")
 )
+
+
+def check_instrument() -> None:
+    """Raise ``ConfigError`` for a control that is no method, and for thresholds of an unknown task."""
+    path = instrument_settings.INSTRUMENT
+    config, methods, tasks = instrument_settings.load(path), method_names(), task_names()
+    named = {f"rows.{key}": method for key, method in config.rows.model_dump().items()}
+    for key, method in [*named.items(), *(("other_controls", m) for m in config.other_controls)]:
+        if method not in methods:
+            raise ConfigError(f"{path}: {key} names {method!r}; valid: {', '.join(methods)}")
+    for task in config.tasks:
+        if not any(fnmatchcase(known, task) for known in tasks):
+            raise ConfigError(f"{path}: tasks names {task!r}; valid: {', '.join(tasks)}")
 
 
 def check_claims() -> None:

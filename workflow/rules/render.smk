@@ -8,9 +8,43 @@ STORED = {
 COMMON = "--scores {input.scores} --images {input.images} --settings {input.settings}"
 
 
+rule instrument:
+    # Controls before claims: what the suite can judge at all.
+    input:
+        **STORED,
+        checks="config/instrument.yaml",
+        code=rendering_code(
+            "report",
+            "results",
+            "image_scores",
+            "instrument*",
+            "standing",
+            "evidence",
+            "table_formats",
+            "html",
+            "statistics",
+        ),
+    output:
+        markdown="results/instrument.md",
+        json="results/instrument.json",
+        # Categories stand in alphabetical order, and this one is to be read first.
+        html=report(
+            "results/instrument.html",
+            caption="../report/instrument.rst",
+            category="Checks of the instrument",
+        ),
+    log:
+        "logs/instrument.log",
+    conda:
+        "../envs/goodhart.yaml"
+    shell:
+        f"python -m evaluation instrument {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
+
+
 rule tables:
     input:
         **STORED,
+        instrument="results/instrument.json",
         layout=["config/tables.yaml", "config/trajectories.yaml"],
         published="config/published.yaml",
         code=rendering_code(
@@ -18,6 +52,7 @@ rule tables:
             "results",
             "image_scores",
             "tables",
+            "standing",
             "comparison",
             "costs",
             "origin",
@@ -40,7 +75,7 @@ rule tables:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation tables {COMMON} --out {{output}} 2> {{log}}"
+        f"python -m evaluation tables {COMMON} --instrument {{input.instrument}} --out {{output}} 2> {{log}}"
 
 
 rule figures:
@@ -70,8 +105,17 @@ rule claims:
     input:
         **STORED,
         claims="config/claims.yaml",
+        instrument="results/instrument.json",
         code=rendering_code(
-            "report", "results", "image_scores", "claim*", "evidence", "table_formats", "html", "statistics"
+            "report",
+            "results",
+            "image_scores",
+            "claim*",
+            "standing",
+            "evidence",
+            "table_formats",
+            "html",
+            "statistics",
         ),
         mixture=mixture_results(),
     output:
@@ -86,13 +130,17 @@ rule claims:
         mixture=lambda wildcards, input: f"--mixture {input.mixture}" if input.mixture else "",
     shell:
         f"python -m evaluation claims {COMMON} --claims {{input.claims}} {{params.mixture}}"
+        " --instrument {input.instrument}"
         " --out {output.markdown} 2> {log}"
 
 
 rule pages:
     input:
         **STORED,
-        shown=expand("config/{name}.yaml", name=["evaluation", "claims", "tables", "trajectories", "figures"]),
+        shown=expand(
+            "config/{name}.yaml",
+            name=["evaluation", "instrument", "claims", "tables", "trajectories", "figures"],
+        ),
         code=rendering_code("pages", "results", "html"),
     output:
         report(
@@ -113,6 +161,7 @@ rule pages:
 rule report:
     # All that the report shows; `make report` then writes it into one file.
     input:
+        "results/instrument.md",
         "results/claims.md",
         "results/tables",
         "results/figures",
