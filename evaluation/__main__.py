@@ -1,4 +1,4 @@
-"""``python -m evaluation sample | score | collect | instrument | tables | figures | claims | pages``."""
+"""``python -m evaluation COMMAND``: from a finished run to scores, verdicts, tables and figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from training.command import default_device, run_command, set_threads, start_qui
 
 
 def _sample(arguments) -> None:
-
     from evaluation.sample import sample_run
 
     set_threads(arguments.threads)
@@ -69,6 +68,12 @@ def _instrument(arguments) -> None:
     check_instrument(_results(arguments), arguments.checks, arguments.out)
 
 
+def _tuning(arguments) -> None:
+    from evaluation.tuning import render
+
+    render(_results(arguments), arguments.checks, arguments.out)
+
+
 def main() -> int:
     start_quickly()
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
@@ -96,11 +101,13 @@ def main() -> int:
     judged = command("claims", _claims, "judge the papers' claims by stored scores")
     judged.add_argument("--claims", type=Path, required=True)
     checked = command("instrument", _instrument, "judge the suite itself by its controls")
-    checked.add_argument("--checks", type=Path, required=True, help="thresholds and what claims need")
-    rendering = [checked, judged]
+    tuned = command("tuning", _tuning, "the settings that were tried, and the cheapest that can be trusted")
+    for added in (checked, tuned):
+        added.add_argument("--checks", type=Path, required=True, help="thresholds and what claims need")
+    rendering = [checked, tuned, judged]
     for name, call in (("tables", _tables), ("figures", _figures), ("pages", _pages)):
         rendering.append(command(name, call, f"render {name} from stored scores"))
-    for added in (judged, rendering[2]):
+    for added in rendering[2:4]:
         added.add_argument("--instrument", type=Path, required=True, help="instrument.json")
     for added in rendering:
         added.add_argument("--scores", type=Path, required=True)

@@ -32,6 +32,10 @@ def within(most: float) -> Rule:
     return Rule(f"within ±{most:g}", lambda i: abs(i.mean) <= most)
 
 
+def not_clearly_beyond(most: float) -> Rule:
+    return Rule(f"interval not beyond ±{most:g}", lambda i: i.low <= most and i.high >= -most)
+
+
 def at_most(most: float) -> Rule:
     return Rule(f"≤ {most:g}", lambda i: i.mean <= most)
 
@@ -156,7 +160,8 @@ def negative_control(evidence: Evidence, config: InstrumentConfig, thresholds: T
     if rows.shuffled not in evidence.methods("*"):
         return Found(missing=[f"no runs of {rows.shuffled}"])
     for q in watched:
-        rule = within(getattr(thresholds.negative_control, q.kind))
+        most = getattr(thresholds.negative_control, q.kind)
+        rule = within(most)
         sources = {
             "in training": _drift(evidence.windows(q.logged, rows.shuffled, config.windows), q.unit),
             "on the test set": _worst_step(evidence, q, rows.shuffled, rows.untrained),
@@ -164,7 +169,11 @@ def negative_control(evidence: Evidence, config: InstrumentConfig, thresholds: T
         known = {source: v for source, v in sources.items() if v[0].size}
         for source, (values, where) in known.items():
             what = f"change of {q.label} {source}"
-            found.parts.append(_measured(what, values, config.level, rule, f"({where})"))
+            # Each look at a monitored reward sees a few other prompts, which moves it by more than the threshold.
+            # The test set has the same prompts and noise before and after.
+            noisy = source == "in training" and q.kind != "proxy" and len(known) > 1
+            limit = not_clearly_beyond(most) if noisy else rule
+            found.parts.append(_measured(what, values, config.level, limit, f"({where})"))
         # The proxy of every iteration is always logged; other rewards are not where nobody monitors them.
         if not known or (q.kind == "proxy" and "in training" not in known):
             found.missing.append(f"no {q.label} of {rows.shuffled} in training or at the test")

@@ -41,6 +41,23 @@ rule instrument:
         f"python -m evaluation instrument {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
 
 
+rule tuning:
+    # For a grid of candidates (config/tuning.yaml): which setting of a task is the cheapest that can be trusted.
+    input:
+        **STORED,
+        checks="config/instrument.yaml",
+        code=rendering_code("tuning", "instrument*", "evidence", "results", "table_formats", "statistics"),
+    output:
+        markdown="results/tuning.md",
+        csv="results/tuning.csv",
+    log:
+        "logs/tuning.log",
+    conda:
+        "../envs/goodhart.yaml"
+    shell:
+        f"python -m evaluation tuning {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
+
+
 rule tables:
     input:
         **STORED,
