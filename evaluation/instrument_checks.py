@@ -169,8 +169,8 @@ def negative_control(evidence: Evidence, config: InstrumentConfig, thresholds: T
         known = {source: v for source, v in sources.items() if v[0].size}
         for source, (values, where) in known.items():
             what = f"change of {q.label} {source}"
-            # Each look at a monitored reward sees a few other prompts, which moves it by more than the threshold.
-            # The test set has the same prompts and noise before and after.
+            # Each look at a monitored reward sees a few other prompts, which alone moves it by more than the
+            # threshold. The test set has the same prompts and noise before and after.
             noisy = source == "in training" and q.kind != "proxy" and len(known) > 1
             limit = not_clearly_beyond(most) if noisy else rule
             found.parts.append(_measured(what, values, config.level, limit, f"({where})"))
