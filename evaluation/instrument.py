@@ -26,7 +26,7 @@ NO_MARK = "no pass mark"
 def check(block: tuple[Place, Evidence], config: InstrumentConfig) -> list[dict[str, Any]]:
     """One entry per check that applies to the base model and task."""
     (base, task), evidence = block
-    planted = any(evidence.evaluated(EXPLOIT, method) for method in evidence.methods("*"))
+    planted = EXPLOIT in evidence.metrics("proxy")  # elsewhere it is one more thing that drift may do
     entries = []
     for name, measure in CHECKS.items():
         if name == "exploit" and not planted:

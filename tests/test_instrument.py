@@ -20,7 +20,13 @@ from training.configuration import ConfigError
 CONFIG = load(INSTRUMENT)
 SEEDS, STEPS = (1, 2, 3), 40
 OWN = "ocr_shortcut_strong"
-ROLES = {"ocr": "proxy", "gold": "gold", "scene_text_score": "unseen", "diversity": "diversity"}
+ROLES = {
+    "ocr": "proxy",
+    "exploit_rate": "proxy",
+    "gold": "gold",
+    "scene_text_score": "unseen",
+    "diversity": "diversity",
+}
 # Metric -> value at the last step; the snapshot at half of the training lies halfway to the base.
 WORLD = {
     "base": {"ocr": 0.6, "gold": 0.3, "exploit_rate": 0.05, "scene_text_score": 20.0, "diversity": 0.2},
