@@ -30,6 +30,7 @@ def of(trainer: Trainer, repeats: int) -> dict:
     initial, noises = trainer.collector.draw_noise(count, slice(0, count), 1)
     images = decode(model, collected.trajectories.latents[-1], c.micro_batch)
     prepared = trainer.method.prepare(collected.rollout)
+    collected.trajectories.velocities = None  # their graph could be used once
     iterations = itertools.count(2)
 
     @torch.no_grad()

@@ -276,6 +276,26 @@ def test_rows_of_one_velocity_get_the_gradients_of_all(method, settings, tmp_pat
     assert forward_rows[0] < forward_rows[1]
 
 
+@pytest.mark.parametrize("method", ["grpo_kl_large", "gardo", "ddrl_real"])
+def test_the_graph_of_the_rollout_gives_the_gradients_of_a_forward_pass(method, tmp_path, data_file):
+    trainer = Trainer(load_run(make_run(tmp_path, method, exact=True)), tmp_path, data=data_file)
+    leave_the_base(trainer)
+    collected = trainer.collector.collect(1, trainer.history)
+    prepared = trainer.method.prepare(collected.rollout)
+    trainer.step = lambda terms, iteration: None
+    counts, predict = [], trainer.model.predict
+    trainer.model.predict = lambda x, *rest: (counts.append(len(x)), predict(x, *rest))[1]
+    kept, found = collected.trajectories.velocities, []
+    for collected.trajectories.velocities in (None, kept):
+        counts.clear()
+        trainer.update(collected, prepared, 1)
+        gradient = torch.cat([p.grad.flatten() for p in trainer.parameters.values()])
+        found.append((gradient, sum(counts)))
+    (expected, rows), (gradient, fewer) = found
+    assert fewer < rows and expected.norm() > 0
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
 def test_rewards_in_a_thread_change_nothing(tmp_path):
     histories = []
     for overlap in (False, True):

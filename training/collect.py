@@ -68,8 +68,8 @@ class Collector:
 
         parts, scores = [], []
         with (
-            torch.no_grad(),
             self.model.using(OLD if self.needs.process == "forward" else POLICY),
+            torch.no_grad(),
             ThreadPoolExecutor(max_workers=1) as thread,
         ):
             for rows in torch.arange(len(initial)).split(settings.micro_batch):
@@ -117,6 +117,10 @@ class Collector:
             sigmas = self.model.sigmas(common["steps"]).to(self.model.device)
             none, own = latents[None, :0], torch.arange(len(latents)).expand(common["steps"], -1)
             return Trajectories(latents[None], none, none, sigmas, own)
+        # The first gradient step is on policy. Where it is the only one and trains all that was drawn, it can
+        # use the rollout's graph, if that is within the bounds of one forward pass of an update.
+        rows = len(initial) * len(self.stochastic)
+        all_rows = settings.gradient_steps == 1 and settings.trained_steps >= len(self.stochastic)
         return sample_trajectories(
             self.model,
             embeddings,
@@ -126,6 +130,7 @@ class Collector:
             stochastic=self.stochastic,
             noises=noises,
             group=prompt_of if settings.same_initial_noise else None,
+            keep_graph=all_rows and rows <= settings.micro_batch,
             **common,
         )
 

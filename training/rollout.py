@@ -23,6 +23,7 @@ class Trajectories:
     - ``source`` (T, N), long, on the CPU: an image with the same prompt and at this step the same latent,
       hence the same velocity; the image itself, or the first of its group in the same micro-batch of the
       rollout, until noise parts them.
+    - ``velocities`` (T, N, ...), if kept: what the policy predicted, the stochastic steps with their graph.
     """
 
     latents: torch.Tensor
@@ -30,10 +31,11 @@ class Trajectories:
     log_probs: torch.Tensor
     sigmas: torch.Tensor
     source: torch.Tensor
+    velocities: torch.Tensor | None = None
 
     @staticmethod
     def join(parts: list[Trajectories]) -> Trajectories:
-        """The images of several micro-batches."""
+        """The images of several micro-batches, without their graphs."""
         first = parts[0]
         if len(parts) == 1:
             return first
@@ -72,6 +74,7 @@ def sample_trajectories(
     noises: torch.Tensor,
     group: torch.Tensor | None = None,
     empty: Prompts | None = None,
+    keep_graph: bool = False,
 ) -> Trajectories:
     """Roll the policy out from ``initial`` (N, ...) in one batch: an SDE of ``methods.sde`` on the
     ``stochastic`` steps, with ``noises`` (len(stochastic), N, ...), and the Euler step of the ODE on the
@@ -80,16 +83,19 @@ def sample_trajectories(
     Args:
         group: a number (N,) for each image; equal ones have the same prompt and the same ``initial``.
             Until the first stochastic step their velocity is computed once.
+        keep_graph: for a gradient step of the policy that rolled out, which needs no forward pass then.
     """
     sigmas = model.sigmas(steps).to(model.device)
     step = STEPS[sde]
     own = torch.arange(len(initial))
     first, inverse = distinct(own if group is None else group)
-    latents, means, log_probs, source = [initial], [], [], []
+    latents, means, log_probs, source, velocities = [initial], [], [], [], []
     for i in range(steps):
         x = latents[-1]
         rows, back = (first, inverse) if i <= stochastic.start else (own, own)
-        v = model.velocity(x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty)[back]
+        with torch.set_grad_enabled(keep_graph and i in stochastic):
+            v = model.velocity(x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty)[back]
+            velocities.append(v)
         source.append(rows[back])
         if i in stochastic:
             eps = noises[stochastic.index(i)]
@@ -104,7 +110,11 @@ def sample_trajectories(
             means.append(latents[-1])
             log_probs.append(torch.zeros(len(x), device=x.device))
     stacked = (torch.stack(values) for values in (latents, means, log_probs))
-    return Trajectories(*stacked, sigmas, torch.stack(source))
+    trajectories = Trajectories(*stacked, sigmas, torch.stack(source))
+    if keep_graph:
+        with torch.enable_grad():
+            trajectories.velocities = torch.stack(velocities)
+    return trajectories
 
 
 @torch.no_grad()

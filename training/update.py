@@ -191,8 +191,9 @@ def accumulate_gradients(
     a velocity, which is computed once. A forward pass takes at most ``micro_batch`` states and as many data
     rows.
 
-    ``on_policy``: the policy has not moved since the rollout. Its own mean and log-probability are then
-    the old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout.
+    ``on_policy``: the policy has not moved since the rollout, whose graph is used where it was kept. Its own
+    mean and log-probability are then the old ones, which keeps the ratio at exactly 1 whatever the precision
+    of the rollout.
     """
     needs, trajectories = method.needs, experience.trajectories
     sigmas = trajectories.sigmas
@@ -207,12 +208,14 @@ def accumulate_gradients(
     )
     data_count = len(rows.data_rows) if needs.data else 0
     count = max(1, math.ceil(max(len(first), data_count) / micro_batch))
-    terms = []
+    kept = trajectories.velocities if on_policy and count == 1 else None
+    terms, data = [], None
     for states, data_part in zip(even_parts(len(first), count), even_parts(data_count, count), strict=True):
         part = ((state_of >= states.start) & (state_of < states.stop)).nonzero().squeeze(1)
         image, step, of = rows.image[part], rows.step[part], state_of[part] - states.start
         x, x_next = trajectories.latents[step, image], trajectories.latents[step + 1, image]
-        inputs = experience.inputs(image_of[states], step_of[states])
+        unknown = states if kept is None else slice(0)
+        inputs = experience.inputs(image_of[unknown], step_of[unknown])
 
         def transition(velocity, keep=slice(None), x=x, x_next=x_next, step=step):
             return STEPS[sde](
@@ -231,8 +234,10 @@ def accumulate_gradients(
 
         if needs.data:
             velocity, data = with_data(model, inputs, experience, rows, data_part, empty)
-        else:
-            velocity, data = policy_velocity(model, *inputs, empty), None
+        elif kept is None:
+            velocity = policy_velocity(model, *inputs, empty)
+        if kept is not None:
+            velocity = kept[step_of[states], image_of[states]]
 
         now = transition(velocity[of])
         batch = Batch(
