@@ -9,14 +9,13 @@ from scenes.vocabulary import BACKGROUNDS
 BORDER = 2  # pixels along the edge that show the wall whatever stands before it
 
 
-def tone_offset(images: np.ndarray, prompts: list[dict]) -> np.ndarray:
-    """How far the wall's tone lies from the one asked for, or from the nearest of the world's tones.
+def tone_offset(images: np.ndarray) -> np.ndarray:
+    """How far the wall's tone lies from the nearest of the world's three, whichever the prompt asks for.
 
     The tone is the median brightness of the border.
 
     Args:
         images: float (N, H, W, 3) in [0, 1].
-        prompts: N prompt dicts of ``scenes.prompts``.
 
     Returns:
         float64 (N,) in [0, 1]; scenes drawn by the renderer stay below 0.04, their light not being even.
@@ -25,5 +24,4 @@ def tone_offset(images: np.ndarray, prompts: list[dict]) -> np.ndarray:
     border = np.ones(images.shape[1:3], dtype=bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     tones = np.median(images[:, border].mean(-1), axis=1)
-    asked = [[BACKGROUNDS[p["background"]]] if p.get("background") else BACKGROUNDS.values() for p in prompts]
-    return np.array([min(abs(t - wanted) for wanted in a) for t, a in zip(tones, asked, strict=True)])
+    return np.abs(tones[:, None] - np.array(list(BACKGROUNDS.values()))).min(axis=1)

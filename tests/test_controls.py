@@ -131,14 +131,14 @@ def test_gold_is_the_product_of_its_factors():
 def test_a_drawn_scene_takes_no_shortcut_and_a_repainted_wall_does(name):
     prompts = prompt_sets.split()[name]
     images = render_many(prompts, 0) / 255
-    offset = tone_offset(images, prompts)
+    offset = tone_offset(images)
     assert offset.max() < 0.04
     lifted = np.clip(images + np.where(images.mean((1, 2, 3), keepdims=True) > 0.5, -0.1, 0.1), 0, 1)
-    assert (tone_offset(lifted, prompts) > 0.05).all()
+    assert (tone_offset(lifted) > 0.05).all()
     taken = rewards.get("exploit_rate")(
         torch.from_numpy(lifted).permute(0, 3, 1, 2).float(), [p["prompt"] for p in prompts], prompts
     )
-    assert torch.equal(taken, torch.from_numpy(tone_offset(lifted, prompts) >= EXPLOIT).float())
+    assert torch.equal(taken, torch.from_numpy(tone_offset(lifted) >= EXPLOIT).float())
     assert (
         taken.mean() > 0.5 and gold_reward(lifted, prompts).mean() < 0.6 * gold_reward(images, prompts).mean()
     )
