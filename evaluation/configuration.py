@@ -72,29 +72,32 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
     return config
 
 
-def sampling_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict:
-    """What decides the evaluation images, and nothing else."""
+def sampling_settings(config: EvaluationConfig, task: TaskConfig) -> dict:
+    """What decides the evaluation images of a task's runs, and nothing else."""
     return {
         "images_per_prompt": config.images_per_prompt,
         "batch": config.batch,
         "kl_noise_level": config.kl_noise_level,
         "held_out_scenes": config.held_out_scenes,
-        "suites": {name: suite.prompts for name, suite in config.suites.items()},
-        "tasks": {name: task.suites for name, task in tasks.items()},
+        "suites": task.suites,
+        "prompts": {name: config.suites[name].prompts for name in task.suites},
     }
 
 
-def scoring_settings(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict:
-    """What decides the scores of given images, and nothing else."""
-    metrics = dict.fromkeys(metric for suite in config.suites.values() for metric in suite.scored())
+def scoring_settings(config: EvaluationConfig, task: TaskConfig) -> dict:
+    """What decides the scores of given images of a task's runs, and nothing else."""
+    suites = {name: config.suites[name] for name in task.suites}
+    own = task.suites[0]
+    suites[own] = suites[own].model_copy(
+        update={"metrics": [*suites[own].metrics, *added_metrics(task, config)]}
+    )
+    metrics = dict.fromkeys(metric for suite in suites.values() for metric in suite.scored())
     plugins = [*map(rewards.get_class, metrics), get_features_class(config.features)]
     return {
         "images_per_prompt": config.images_per_prompt,
         "features": config.features,
-        "suites": {name: suite.model_dump(mode="json") for name, suite in config.suites.items()},
-        "roles": {name: roles(task, config) for name, task in tasks.items()},
-        "tasks": {name: task.suites for name, task in tasks.items()},
-        "added": {name: added_metrics(task, config) for name, task in tasks.items()},
+        "suites": {name: suite.model_dump(mode="json") for name, suite in suites.items()},
+        "roles": roles(task, config),
         **commits(plugins),
     }
 

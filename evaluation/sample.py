@@ -87,14 +87,14 @@ def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> 
     config, settings = load_run(folder), read_yaml(settings)
     model = open_base_model(config.base_model, device)
     suites, batch, per_prompt = (
-        settings["tasks"][config.task],
+        settings["suites"],
         settings["batch"],
         settings["images_per_prompt"],
     )
     steps = adapters(folder, config.training.iterations, config.snapshots)
     last = max(steps)
     jobs = [(step, suite) for step in steps for suite in (suites if step == last else suites[:1])]
-    prompts_of = {suite: read_prompts(Path(settings["suites"][suite])) for suite in suites}
+    prompts_of = {suite: read_prompts(Path(settings["prompts"][suite])) for suite in suites}
     embeddings_of = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in prompts_of.items()}
     empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
     model.release_text_encoders()

@@ -118,14 +118,12 @@ def score_run(folder: Path, images: Path, settings: Path, out: Path, out_images:
     columns step, suite, metric, prompt, image, value.
     """
     config, settings = load_run(folder), read_yaml(settings)
-    roles = {**settings["roles"][config.task], "diversity": "diversity"}
+    roles = {**settings["roles"], "diversity": "diversity"}
     key = {name: getattr(config, name) for name in ("run", "base", "task", "method", "seed")}
     files = []
     for path in sorted(images.glob("*.safetensors")):
         name, step = path.stem.rsplit("_", 1)
         suite = settings["suites"][name]
-        if name == settings["tasks"][config.task][0]:
-            suite = {**suite, "metrics": [*suite["metrics"], *settings["added"][config.task]]}
         prompts = read_prompts(Path(suite["prompts"]))
         files.append(ImageFile(path, suite, name, int(step), prompts, settings["images_per_prompt"]))
     rows, single = [], []

@@ -117,8 +117,11 @@ def make_plan(config: dict) -> Plan:
     check_tables(config["tables"])
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     write_runs({**starting, **runs}, RESULTS)
-    write_settings("sampling", sampling_settings(evaluation, tasks))
-    write_settings("scoring", scoring_settings(evaluation, tasks))
+    for name, task in tasks.items():  # apart, so that a task more in the grid scores no other's images again
+        write_settings(f"sampling/{name}", sampling_settings(evaluation, task))
+        write_settings(f"scoring/{name}", scoring_settings(evaluation, task))
+    metrics = {name: {"metrics": suite.metrics} for name, suite in evaluation.suites.items()}
+    write_settings("suites", {"suites": metrics})
     write_settings("rendering", rendering_settings(config, evaluation))
     return Plan(runs, starting, config.get("data_per_prompt", 2), evaluation, tasks, rows, config["tables"])
 

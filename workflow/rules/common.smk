@@ -92,6 +92,11 @@ def prompts_of_suites(wildcards):
     return PLAN.test_prompts(wildcards.run)
 
 
+def settings_of(step):
+    """What the step reads of the evaluation's settings for the run's task."""
+    return lambda wildcards: f"results/config/{step}/{PLAN.trained[wildcards.run].task}.yaml"
+
+
 def base_scores():
     return expand("results/runs/{run}/scores.parquet", run=PLAN.base_runs())
 

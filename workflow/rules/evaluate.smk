@@ -1,7 +1,7 @@
 rule sample:
     input:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
-        settings="results/config/sampling.yaml",
+        settings=settings_of("sampling"),
         prompts=prompts_of_suites,
     output:
         directory("results/runs/{run}/images"),
@@ -21,7 +21,7 @@ rule score:
     input:
         images="results/runs/{run}/images",
         provenance="results/runs/{run}/provenance.json",
-        settings="results/config/scoring.yaml",
+        settings=settings_of("scoring"),
         environments=scoring_environments,
         prompts=prompts_of_suites,
     output:

@@ -190,7 +190,7 @@ rule base_check:
     # Who cannot match the untrained base model cannot compare trained ones: to be asked first.
     input:
         scores=base_scores(),
-        settings="results/config/scoring.yaml",
+        settings="results/config/suites.yaml",
         expected="config/base_check.yaml",
         published="config/published.yaml",
     output:
