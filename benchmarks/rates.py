@@ -60,7 +60,7 @@ def of(trainer: Trainer, repeats: int) -> dict:
             "precision": str(dtype).removeprefix("torch."),
             "share_of_peak": counted / taken / peaks[dtype],
         }
-    taken = median_seconds(lambda: trainer.collector.score(images, prompt_of, {}), repeats)
+    taken = median_seconds(lambda: trainer.collector.score(images, prompt_of, monitored=False), repeats)
     rows[f"reward ({trainer.config.task_settings.proxy})"] = {"images_per_second": count / taken}
     return {
         "peak_gflops": {str(t).removeprefix("torch."): peak / 1e9 for t, peak in peaks.items()},

@@ -46,9 +46,9 @@ class StraightLoop:
         texts = [self.trainer.prompts.prompts[i]["prompt"] for i in prompt_of]
         t = self.roll_out(texts, *collector.draw_noise(len(texts), slice(0, len(texts)), iteration))
         images = decode(self.model, t.latents[-1], len(texts))
-        scores = collector.score(images, prompt_of, {})
+        scores = collector.score(images, prompt_of, monitored=False)
         scores = {name: values.cpu() for name, values in scores.items()}
-        prepared = self.method.prepare(collector.as_rollout(scores, prompt_of))
+        prepared = self.method.prepare(collector.as_rollout(scores, prompt_of, iteration))
         self.trainer.optimizer.zero_grad(set_to_none=True)
         for k in collector.stochastic:
             self.step_gradients(t, k, self.encoder.encode_prompts(texts), prepared)
