@@ -112,6 +112,6 @@ def added_metrics(task: TaskConfig, config: EvaluationConfig) -> list[str]:
 def roles(task: TaskConfig, config: EvaluationConfig) -> dict[str, str]:
     """Role of each metric in a task; what is not named is unseen."""
     seen = dict.fromkeys(task.auxiliary, "auxiliary") | dict.fromkeys(config.gold, "gold")
-    proxies = {task.proxy, task.proxy_metric}
+    proxies = {task.proxy, task.proxy_metric, *rewards.get_class(task.proxy).made_of()}
     related = [metric for scores in config.instruments if proxies & set(scores) for metric in scores]
     return seen | dict.fromkeys([*related, *sorted(proxies)], "proxy")

@@ -62,6 +62,11 @@ class Reward(ABC):
         """What a composite score is made of: float (N,) by name, NaN where it does not apply."""
         return {}
 
+    @classmethod
+    def made_of(cls) -> tuple[str, ...]:
+        """Metrics that measure a part of the score: where it is the proxy, they are not unseen."""
+        return ()
+
     @classmethod  # noqa: B027
     def check_prompts(cls, metadata: list[dict]) -> None:
         """Raise ``ValueError`` for a prompt this reward cannot score. Called before any job starts."""

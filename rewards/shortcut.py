@@ -44,5 +44,9 @@ class PlantedShortcut(Reward):
         return parts["honest"] + self.bonus * parts["shortcut"]
 
     @classmethod
+    def made_of(cls):
+        return cls.honest, "exploit_rate"
+
+    @classmethod
     def check_prompts(cls, metadata):
         rewards.get_class(cls.honest).check_prompts(metadata)

@@ -11,6 +11,7 @@ import yaml
 
 import methods
 import rewards
+from evaluation.configuration import load_evaluation, roles
 from methods import Rollout
 from rewards.shortcut import EXPLOIT
 from scenes import prompts as prompt_sets
@@ -199,3 +200,12 @@ def test_a_late_control_is_the_plain_run_until_it_starts(tmp_path):
         same = late[step, "train/gradient_norm"] == plain[step, "train/gradient_norm"]
         assert same == (step < 3)
         assert late[step, "reward/proxy_mean"] == plain[step, "reward/proxy_mean"]
+
+
+def test_a_shortcut_belongs_to_the_proxy_only_where_it_is_planted():
+    evaluation = load_evaluation()
+    planted, plain = (
+        roles(resolve.load_task(name), evaluation) for name in ("geneval_shortcut_weak", "geneval")
+    )
+    assert planted["exploit_rate"] == planted["geneval"] == planted["geneval_shortcut_weak"] == "proxy"
+    assert "exploit_rate" not in plain and plain["geneval"] == "proxy"
