@@ -7,6 +7,9 @@ Tables, claims and the instrument's verdicts are copied as they are, figures in 
 that says which commits, machine and packages they come from. The tables that the README shows stand there
 between ``<!-- results: FILE, HEADING -->`` and ``<!-- end -->`` and are replaced. Runs of code that is not
 committed are refused: nobody could repeat them.
+
+``raw/`` holds what all of it is drawn from: scores, those of single images, and training histories.
+Experiments that depend on no run of the grid stay as they are stored until they are made again.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from PIL import Image
 
 from evaluation import origin
@@ -106,20 +110,27 @@ def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> 
     return "\n".join(lines) + "\n"
 
 
+def _store(table: pd.DataFrame, path: Path) -> None:
+    table.to_parquet(path, index=False, compression="zstd")
+
+
 def publish(results: Path, out: Path, command: str, readme: Path | None = None) -> None:
     """Copy the rendered results to ``out`` and fill the tables of ``readme``.
 
     Raises:
         ValueError: something is not rendered yet, or runs were made from code that is not committed.
     """
-    wanted = [results / name for name in ("tables", "figures", *JUDGED, "scores.parquet")]
+    wanted = [
+        results / name for name in ("tables", "figures", *JUDGED, "scores.parquet", "image_scores.parquet")
+    ]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         raise ValueError(f"not rendered yet: {', '.join(missing)}")
     judged = json.loads((results / "claims.json").read_text())
     if any(entry["base"] == MIXTURE for entry in judged) and not (results / "gaussian_mixture").exists():
         raise ValueError("the claims judge the Gaussian mixture, and results/gaussian_mixture is gone")
-    provenances = read(results / "scores.parquet", results / "config/rendering.yaml").provenance()
+    stored = read(results / "scores.parquet", results / "config/rendering.yaml")
+    provenances = stored.provenance()
     dirty = [run for run, provenance in provenances.items() if origin.is_dirty(provenance)]
     if dirty:
         raise ValueError(f"{len(dirty)} runs were made from code that is not committed, e.g. {dirty[0]}")
@@ -133,8 +144,15 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
                     with Image.open(path) as picture:
                         few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
                     few.save(temporary / folder / path.name, optimize=True)
+        for name in EXPERIMENTS:
+            if (out / name).exists() and not (temporary / name).exists():
+                shutil.copytree(out / name, temporary / name)
         for name in JUDGED:
             shutil.copy(results / name, temporary)
+        (temporary / "raw").mkdir()
+        for name in ("scores", "image_scores"):
+            _store(pd.read_parquet(results / f"{name}.parquet"), temporary / f"raw/{name}.parquet")
+        _store(stored.histories(), temporary / "raw/histories.parquet")
         write_text(temporary / "README.md", summary(command, provenances, temporary))
     if readme:
         write_text(readme, fill(readme.read_text(), out / "tables"))

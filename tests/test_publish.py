@@ -45,7 +45,11 @@ def results(tmp_path):
     (folder / "instrument.json").write_text("{}")
     (folder / "claims.json").write_text("[]")
     (folder / "config/rendering.yaml").write_text("{}\n")
-    pd.DataFrame({"run": ["a"]}).to_parquet(folder / "scores.parquet")
+    row = {"run": ["a"], "base": ["b"], "task": ["t"], "method": ["m"], "seed": [1]}
+    pd.DataFrame(row).to_parquet(folder / "scores.parquet")
+    pd.DataFrame({"run": ["a"], "value": [0.5]}).to_parquet(folder / "image_scores.parquet")
+    history = {"step": [1], "name": ["reward/proxy_mean"], "value": [0.5]}
+    pd.DataFrame(history).to_parquet(folder / "runs/a/history.parquet")
     write_provenance(folder, dirty=False)
     return folder
 
@@ -88,11 +92,24 @@ def test_a_table_is_taken_without_the_papers_rows():
 def test_results_are_copied_with_their_origin(results, tmp_path):
     readme, out = tmp_path / "README.md", tmp_path / "kept"
     readme.write_text(PAGE)
+    (out / "theorem").mkdir(parents=True)
+    (out / "theorem/table.md").write_text("# stays until it is made again\n")
     publish(results, out, "make tables", readme)
     copied = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
     claims, instrument = ([f"{name}.json", f"{name}.md"] for name in ("claims", "instrument"))
     rendered = ["figures/pareto.png", "gaussian_mixture/table.md"]
-    assert copied == ["README.md", *claims, *rendered, *instrument, "tables/main.md"]
+    raw = [f"raw/{name}.parquet" for name in ("histories", "image_scores", "scores")]
+    assert copied == [
+        "README.md",
+        *claims,
+        *rendered,
+        *instrument,
+        *raw,
+        "tables/main.md",
+        "theorem/table.md",
+    ]
+    histories = pd.read_parquet(out / "raw/histories.parquet")
+    assert histories[["run", "method", "value"]].values.tolist() == [["a", "m", 0.5]]
     page = (out / "README.md").read_text()
     for said in (
         "make tables",
@@ -123,4 +140,4 @@ def test_what_is_not_rendered_is_named(results, tmp_path):
 
 def test_the_tables_of_the_readme_can_be_filled():
     blocks = [(m["file"], m["heading"]) for m in BLOCK.finditer((ROOT / "README.md").read_text())]
-    assert [file for file, _ in blocks] == ["main.md", "main.md", "counting.md"]
+    assert [file for file, _ in blocks] == ["main.md", "shortcut.md"]
