@@ -69,7 +69,7 @@ rule claims:
         code=rendering_code(
             "report", "results", "image_scores", "claim*", "evidence", "table_formats", "html", "statistics"
         ),
-        mixture=mixture_results(),
+        mixture=mixture_evidence(),
     output:
         markdown="results/claims.md",
         json="results/claims.json",
