@@ -140,6 +140,8 @@ def _absent(name: str, claim: Claim, reason: str) -> dict[str, Any]:
 def _lacking(claim: Claim, blocks: list[tuple[tuple[str, str], Evidence]]) -> str:
     """Why a claim was judged nowhere, in one line."""
     if any(test.mixture for test in claim.tests):
+        if blocks:
+            return "no setting of the Gaussian mixture passes its checks"
         return "the Gaussian mixture has not been run"
     ran = {m for _, evidence in blocks for m in evidence.methods("*")}
     needed = [t for t in claim.tests if not t.optional]
@@ -175,7 +177,7 @@ def evaluate(
             held = [bool(r) or t.optional for t, r in zip(tests, results, strict=True)]
             if any(results) and all(held):
                 found.append(_entry(name, claim, (base, task), [r for part in results for r in part]))
-        entries += found or [_absent(name, claim, _lacking(claim, blocks))]
+        entries += found or [_absent(name, claim, _lacking(claim, whole if of_mixture else blocks))]
     return entries
 
 
