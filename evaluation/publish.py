@@ -27,7 +27,8 @@ from evaluation.results import read
 from training.command import run_command
 from training.files import replacing, write_text
 
-EXPERIMENTS = ("gaussian_mixture", "theorem")  # shown where they were run
+EXPERIMENTS = ("gaussian_mixture", "gaussian_mixture_map", "theorem")  # shown where they were run
+KEPT = ("gaussian_mixture_map",)  # depends on no run of a grid: stays as stored until it is made again
 COLOURS = 256  # of a picture: a third of the size
 BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -114,7 +115,9 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
     if missing:
         raise ValueError(f"not rendered yet: {', '.join(missing)}")
     judged = json.loads((results / "claims.json").read_text())
-    if any(entry["base"] == MIXTURE for entry in judged) and not (results / "gaussian_mixture").exists():
+    if any(entry["base"] == MIXTURE for entry in judged) and not list(
+        results.glob("gaussian_mixture*/table.md")
+    ):
         raise ValueError("the claims judge the Gaussian mixture, and results/gaussian_mixture is gone")
     provenances = read(results / "scores.parquet", results / "config/rendering.yaml").provenance()
     dirty = [run for run, provenance in provenances.items() if origin.is_dirty(provenance)]
@@ -130,6 +133,9 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
                     with Image.open(path) as picture:
                         few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
                     few.save(temporary / folder / path.name, optimize=True)
+        for name in KEPT:
+            if (out / name).exists() and not (results / name).exists():
+                shutil.copytree(out / name, temporary / name)
         for name in ("claims.md", "claims.json"):
             shutil.copy(results / name, temporary)
         write_text(temporary / "README.md", summary(command, provenances, temporary))
