@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -63,7 +64,7 @@ def draw_map(
     rates = [training.learning_rate for training in grid.trainings]
     landscapes = [(landscape.heights, landscape.reward_width) for landscape in grid.landscapes]
     norm, colours = BoundaryNorm(BORDERS, 256), plt.get_cmap("YlGnBu")
-    size = (0.75 + 0.62 * len(landscapes) * columns, 1.0 + (0.5 * len(rates) + 0.75) * len(rows))
+    size = (1.2 + 0.62 * len(landscapes) * columns, 1.0 + (0.5 * len(rates) + 0.75) * len(rows))
     figure, axes = plt.subplots(len(rows), columns, figsize=size, layout="constrained", squeeze=False)
     for row, panels in zip(rows, axes, strict=True):
         for panel in panels[len(row) :]:
@@ -89,13 +90,15 @@ def draw_map(
                     text = f"{100 * share:.1f}\n{here.mean()['modes']:.1f}"
                     colour = "white" if dark else "black"
                     panel.text(x, y, text, ha="center", va="center", size=6.5, color=colour, linespacing=1.1)
-            title = config.rows[method].label
+            title = textwrap.fill(config.rows[method].label, 38)
             if features != ANY:
                 title += f"\n{FEATURES[features]}, groups of {group}"
             panel.set_title(title, size=7.5)
             panel.set(xlim=(-0.5, len(landscapes) - 0.5), ylim=(-0.5, len(rates) - 0.5))
             panel.set_xticks(range(len(landscapes)), [f"{h}\n{w:g}" for h, w in landscapes], size=6.5)
-            panel.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates], size=6.5)
+            panel.set_yticks(
+                range(len(rates)), [f"{rate:g}" for rate in rates] if panel is panels[0] else [], size=6.5
+            )
             panel.tick_params(length=0)
         panels[0].set_ylabel("learning rate", size=7.5)
     figure.supxlabel("heights and width of the reward's bumps", size=8)
@@ -104,9 +107,9 @@ def draw_map(
     bar.ax.set_yticklabels([f"{100 * border:g}" for border in BORDERS], size=7)
     bar.set_label("central cluster, % of the samples; 2 % covers a mode", size=7.5)
     figure.suptitle(
-        "Central share in % (above) and modes covered of 5 (below) at the end of training.  "
-        "Framed: the central mode is found in most seeds.  Hatched: the setting fails its checks.",
-        size=8,
+        "At the end of training: central share in % (above), modes covered of 5 (below).\n"
+        "Framed: the central mode is found in most seeds. Hatched: the setting fails its checks.",
+        size=8.5,
     )
     _save(figure, stem)
 
