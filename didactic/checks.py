@@ -25,7 +25,8 @@ class Outcome:
 
     ``rise``: of the mean reward, as a share of what the base model leaves open; ``fall``: below its best;
     ``growth``: over the last quarter; ``modes``: covered where half of the rise is reached; ``drift``:
-    largest move of the control's mean reward, as a share of the rise.
+    largest move of the control's mean reward, as a share of the rise; ``chance``: share of seeds in which the
+    control finds the central mode.
     """
 
     rise: float
@@ -33,6 +34,7 @@ class Outcome:
     growth: float
     modes: float
     drift: float
+    chance: float
     failed: tuple[str, ...]
 
     @property
@@ -68,6 +70,7 @@ def check(scores: pd.DataFrame, length: float, checks: Checks) -> Outcome:
         if len(curve) < 2:
             raise ValueError(f"the checks look at the row {name!r}, of which there are no runs")
     start, end = reward.iloc[0], reward.iloc[-1]
+    at_end = scores[np.isclose(scores["length"], length)]
     ceiling = max(HEIGHTS[scores["heights"].iloc[0]])
     late = reward[reward.index <= 0.75 * length + 1e-9].iloc[-1]
     half = modes[reward >= start + (end - start) / 2].iloc[0] if end > start else 0.0
@@ -77,6 +80,7 @@ def check(scores: pd.DataFrame, length: float, checks: Checks) -> Outcome:
         "growth": end - late,
         "modes": half,
         "drift": (control - control.iloc[0]).abs().max() / (end - start) if end > start else np.inf,
+        "chance": central_mode_found(at_end[at_end["method"] == checks.control_row])["value"].mean(),
     }
     held = {
         "rise": found["rise"] >= checks.least_rise,
@@ -84,6 +88,7 @@ def check(scores: pd.DataFrame, length: float, checks: Checks) -> Outcome:
         "growth": found["growth"] <= checks.most_growth,
         "modes": found["modes"] >= checks.modes_at_half,
         "drift": found["drift"] <= checks.most_drift,
+        "chance": found["chance"] <= checks.most_found_by_control,
     }
     return Outcome(**found, failed=tuple(name for name, passed in held.items() if not passed))
 
@@ -118,6 +123,7 @@ def describe(outcome: Outcome) -> str:
         "growth": "the reward has no plateau yet",
         "modes": "all modes are lost at once",
         "drift": "shuffled rewards move the reward as well",
+        "chance": "shuffled rewards find the central mode as well",
     }
     if outcome.passes:
         return "The setting passes the checks."

@@ -99,6 +99,9 @@ class Checks(_Strict):
     most_growth: float = Field(gt=0, description="of its mean reward over the last quarter")
     modes_at_half: int = Field(ge=1, description="still covered where half of the rise is reached")
     most_drift: float = Field(gt=0, description="of the control's mean reward, as a share of that rise")
+    most_found_by_control: float = Field(
+        ge=0, le=1, description="share of seeds in which the control covers the central cluster at the end"
+    )
 
 
 class MixtureConfig(_Strict):

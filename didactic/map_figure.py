@@ -76,6 +76,9 @@ def draw_map(
                 for x, (heights, width) in enumerate(landscapes):
                     here = mine[(mine["learning_rate"] == rate) & (mine["heights"] == heights)]
                     here = here[here["reward_width"] == width].groupby("measure")["value"]
+                    if not len(here):
+                        panel.text(x, y, "not run", ha="center", va="center", size=6, color="0.5")
+                        continue
                     share = here.mean()["central_share"]
                     found = (here.get_group("central_share") >= mixture.COVERED).mean() > 0.5
                     failed = (rate, width, heights) not in passing
@@ -155,8 +158,11 @@ def draw_along(scores: pd.DataFrame, config: MixtureConfig, name: str, stem: Pat
 
 
 def draw(scores: pd.DataFrame, checked: pd.DataFrame, config: MixtureConfig, folder: Path) -> None:
-    """Per grid a heat map over learning rates and landscapes or, where it has several batch sizes, curves."""
+    """Per grid a heat map over learning rates and landscapes or, where it has several batch sizes, curves;
+    nothing of a grid without runs."""
     for name, grid in config.map.grids.items():
+        if name not in set(scores["grid"]):
+            continue
         if len({training.samples for training in grid.trainings}) > 1:
             draw_along(scores, config, name, folder / name)
         else:

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from didactic import checks, map_figure, mixture
-from didactic.configuration import MixtureConfig
+from didactic.configuration import MixtureConfig, jobs_of_map
 from didactic.grid import ANY, AXES
 from evaluation.statistics import Interval, bootstrap_interval
 from evaluation.table_formats import Text, decimal, markdown
 from training.files import replacing
 
 CLOSE = 1e-9
-NUMBERS = {"rise": 2, "fall": 2, "growth": 2, "modes": 1, "drift": 2}
+NUMBERS = {"rise": 2, "fall": 2, "growth": 2, "modes": 1, "drift": 2, "chance": 2}
 
 
 def shaped(scores: pd.DataFrame, config: MixtureConfig) -> pd.DataFrame:
@@ -135,7 +135,18 @@ def _found_table(found: pd.DataFrame, config: MixtureConfig) -> list[list[Text]]
     return lines
 
 
-def _caption(checked: pd.DataFrame, config: MixtureConfig) -> list[str]:
+def _absent(scores: pd.DataFrame, config: MixtureConfig) -> list[str]:
+    """A sentence about the jobs of the configuration that have no scores, if there are such."""
+    done = set(scores[["grid", "learning_rate", "seed"]].itertuples(index=False, name=None))
+    absent = [
+        f"{name} {rate:g} seed {seed}"
+        for name, rate, seed in jobs_of_map(config)
+        if (name, rate, seed) not in done
+    ]
+    return [f"A part of the map; not trained: {', '.join(absent)}."] if absent else []
+
+
+def _caption(scores: pd.DataFrame, checked: pd.DataFrame, config: MixtureConfig) -> list[str]:
     choice = checks.choose(checked, config.setting.heights)
     if choice is None:
         chosen = f"No setting with {config.setting.heights} heights passes, so none can be chosen"
@@ -146,14 +157,16 @@ def _caption(checked: pd.DataFrame, config: MixtureConfig) -> list[str]:
         )
     s = config.setting
     return [
+        *_absent(scores, config),
         f"{int(checked['passes'].sum())} of {len(checked)} landscapes and lengths pass. {chosen}; the single "
         f"experiment has {s.learning_rate:g}, {s.iterations} and {s.reward_width:g}.",
         f"Checks: {config.rows[config.checks.reward_row].label} must learn the reward (rise, a share of what "
         "the base model leaves open), keep it (fall), have reached its plateau (growth over the last "
         "quarter) and still cover modes where half of the rise is reached; with shuffled rewards the "
-        "mean reward must stay where it is (drift, a share of that rise).",
+        "mean reward must stay where it is (drift, a share of that rise) and the central mode stay unfound "
+        "(chance, a share of the seeds).",
         "Found: at least 0.02 of the samples lie in the central cluster; share of settings and seeds, 95 % "
-        f"bootstrap interval over {len(config.map.seeds)} seeds and over the settings within a seed.",
+        f"bootstrap interval over {scores['seed'].nunique()} seeds and over the settings within a seed.",
     ]
 
 
@@ -176,6 +189,6 @@ def write(files: list[Path], config: MixtureConfig, out: Path) -> None:
         evidence.to_parquet(temporary / "scores.parquet", index=False)
         found.to_csv(temporary / "table.csv", index=False)
         means.to_csv(temporary / "settings.csv", index=False)
-        page = markdown("Gaussian mixture: a map over settings", sections, _caption(checked, config))
+        page = markdown("Gaussian mixture: a map over settings", sections, _caption(scores, checked, config))
         (temporary / "table.md").write_text(page)
         map_figure.draw(scores, checked, config, temporary)
