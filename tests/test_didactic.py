@@ -255,7 +255,7 @@ def test_a_wrong_row_names_the_valid_values(tmp_path):
     with pytest.raises(ConfigError, match=r"checks.control_row.*'mixed'.*shuffled|lacks mixed"):
         load(path)
     path.write_text(text.replace("group_size: 256}\n    batch", "group_size: 7}\n    batch"))
-    with pytest.raises(ConfigError, match=r"settings.*group_size 7 does not divide samples 256"):
+    with pytest.raises(ConfigError, match=r"settings.*group_size 7 does not divide samples 512"):
         load(path)
 
 
