@@ -1,5 +1,5 @@
-"""``python -m didactic run | report | theorem | theorem-report``: runs of the two small experiments, and what
-they show."""
+"""``python -m didactic run | report | map-run | map-report | theorem | theorem-report``: runs of the small
+experiments, and what they show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from didactic import policy, report, theorem
-from didactic.configuration import MixtureConfig, load
+from didactic import grid, map_report, policy, report, theorem
+from didactic.configuration import load
 from didactic.experiment import run
 from training.command import run_command, set_threads
 from training.files import replacing
@@ -18,9 +18,9 @@ from training.files import replacing
 
 def _run(arguments) -> None:
     set_threads(1)
-    row = load(arguments.config).rows[arguments.method]
+    config = load(arguments.config)
     base = policy.pretrain(arguments.seed)
-    outcome = run(base, row.algorithm, row.parameters, arguments.seed)
+    outcome = run(base, config.rows[arguments.method], config.setting, arguments.seed)
     with replacing(arguments.out) as temporary:
         temporary.mkdir()
         scores = outcome.scores.assign(method=arguments.method, seed=arguments.seed)
@@ -29,8 +29,18 @@ def _run(arguments) -> None:
 
 
 def _report(arguments) -> None:
-    config: MixtureConfig = load(arguments.config)
-    report.write(arguments.folders, {name: row.label for name, row in config.rows.items()}, arguments.out)
+    report.write(arguments.folders, load(arguments.config), arguments.out)
+
+
+def _map_run(arguments) -> None:
+    set_threads(1)
+    with replacing(arguments.out) as temporary:
+        scores = grid.train(load(arguments.config), arguments.grid, arguments.learning_rate, arguments.seed)
+        scores.to_parquet(temporary, index=False)
+
+
+def _map_report(arguments) -> None:
+    map_report.write(arguments.files, load(arguments.config), arguments.out)
 
 
 def _theorem(arguments) -> None:
@@ -53,7 +63,15 @@ def main() -> int:
     many = commands.add_parser("report", help="table and figure of all runs")
     many.set_defaults(call=_report)
     many.add_argument("folders", type=Path, nargs="+")
-    for added in (single, many):
+    one = commands.add_parser("map-run", help="all rows and settings of one learning rate and seed")
+    one.set_defaults(call=_map_run)
+    one.add_argument("--grid", required=True, help="a key of map.grids")
+    one.add_argument("--learning-rate", type=float, required=True)
+    one.add_argument("--seed", type=int, required=True)
+    whole = commands.add_parser("map-report", help="table and figure of the map")
+    whole.set_defaults(call=_map_report)
+    whole.add_argument("files", type=Path, nargs="+")
+    for added in (single, many, one, whole):
         added.add_argument("--config", type=Path, default=Path("config/gaussian_mixture.yaml"))
     exact = commands.add_parser("theorem", help="distance to DDRL's optimum over training")
     exact.set_defaults(call=_theorem)
@@ -63,7 +81,7 @@ def main() -> int:
     drawn = commands.add_parser("theorem-report", help="table and figure of the distances")
     drawn.set_defaults(call=_theorem_report)
     drawn.add_argument("files", type=Path, nargs="+")
-    for added in (single, many, exact, drawn):
+    for added in (single, many, one, whole, exact, drawn):
         added.add_argument("--out", type=Path, required=True)
     return run_command(parser.parse_args())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,12 +11,13 @@ import torch
 
 import methods
 from didactic import mixture, policy
-from methods import Batch, DataBatch, Rollout
+from didactic.configuration import MixtureRow, Setting
+from methods import Batch, DataBatch, Method, Rollout
+from methods.advantages import diversity_aware
+from methods.base import Prepared
 
 SAMPLER = policy.Sampler(steps=10, last_by_ode=True)
-GROUPS, GROUP_SIZE = 8, 32
-ITERATIONS, LEARNING_RATE = 400, 1e-3
-MEASURED, EVERY = 2000, 20  # samples and iterations between measurements
+MEASURED = 2000  # samples of a measurement
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Outcome:
 
     scores: pd.DataFrame
     samples: torch.Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """What is rewarded, the rewards that GARDO's gate compares it with, and the run's random state."""
+
+    reward: mixture.Reward
+    auxiliary: list[mixture.FittedReward]
+    rng: torch.Generator
 
 
 def _batch(model, reference, method, prepared, path, rng) -> Batch:
@@ -63,34 +74,53 @@ def _batch(model, reference, method, prepared, path, rng) -> Batch:
     )
 
 
-def run(base: policy.Velocity, algorithm: str | None, parameters: dict, seed: int) -> Outcome:
-    """Fine-tune a copy of ``base``; ``algorithm`` None measures the base model alone."""
+def _shuffled(rewards: torch.Tensor, group_size: int, rng: torch.Generator) -> torch.Tensor:
+    """Rewards (N,) permuted within each group."""
+    grouped = rewards.view(-1, group_size)
+    return grouped.gather(1, torch.rand(grouped.shape, generator=rng).argsort(1)).flatten()
+
+
+def _prepare(method: Method, row: MixtureRow, setting: Setting, x: torch.Tensor, world: World) -> Prepared:
+    """Advantages and gate of the samples ``x`` (N, 2)."""
+    rewards = world.reward(x)
+    if row.optimised_reward == "shuffled":
+        rewards = _shuffled(rewards, setting.group_size, world.rng)
+    rare = mixture.rarity(x) if row.shape_by_rarity else None
+    if row.shape_by_rarity == "rewards":
+        rewards = rewards * rare / rare.mean()
+    groups = torch.arange(len(x)) // setting.group_size
+    auxiliary = torch.stack([a(x) for a in world.auxiliary]) if method.needs.auxiliary else None
+    features = mixture.FEATURES[setting.features](x) if method.needs.features else None
+    prepared = method.prepare(Rollout(rewards, groups, auxiliary=auxiliary, features=features))
+    if row.shape_by_rarity == "advantages":
+        shaped = diversity_aware(prepared.advantages, rare, torch.zeros_like(groups), "official_code")
+        prepared = dataclasses.replace(prepared, advantages=shaped)
+    return prepared
+
+
+def run(base: policy.Velocity, row: MixtureRow, setting: Setting, seed: int) -> Outcome:
+    """Fine-tune a copy of ``base``; a row without algorithm measures the base model alone."""
     model, rng = copy.deepcopy(base), torch.Generator().manual_seed(seed)
-    auxiliary = [mixture.FittedReward(rng) for _ in range(2)]
+    reward = mixture.Reward(setting.reward_width, setting.heights)
+    world = World(reward, [mixture.FittedReward(reward, rng) for _ in range(2)], rng)
     rows = []
 
     def measure(step: int) -> torch.Tensor:
         samples = SAMPLER.rollout(model, MEASURED, torch.Generator().manual_seed(1000 + seed))[-1]
-        rows.extend({"step": step, "measure": k, "value": v} for k, v in mixture.measures(samples).items())
+        found = mixture.measures(samples, reward)
+        rows.extend({"step": step, "measure": k, "value": v} for k, v in found.items())
         return samples
 
     samples = measure(0)
-    if algorithm is None:
+    if row.algorithm is None:
         return Outcome(pd.DataFrame(rows), samples)
-    kind = methods.get(algorithm)
-    method = kind(kind.Config(**parameters), latent_dimensions=2)
+    kind = methods.get(row.algorithm)
+    method = kind(kind.Config(**row.parameters), latent_dimensions=2)
     reference = copy.deepcopy(base)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    groups = torch.arange(GROUPS).repeat_interleave(GROUP_SIZE)
-    for iteration in range(1, ITERATIONS + 1):
-        path = SAMPLER.rollout(model, len(groups), rng)
-        seen = Rollout(
-            mixture.reward(path[-1]),
-            groups,
-            auxiliary=torch.stack([a(path[-1]) for a in auxiliary]),
-            features=mixture.features(path[-1]),
-        )
-        prepared = method.prepare(seen)
+    optimizer = torch.optim.Adam(model.parameters(), lr=setting.learning_rate)
+    for iteration in range(1, setting.iterations + 1):
+        path = SAMPLER.rollout(model, setting.samples, rng)
+        prepared = _prepare(method, row, setting, path[-1], world)
         loss, terms = method.loss(_batch(model, reference, method, prepared, path, rng))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -98,6 +128,6 @@ def run(base: policy.Velocity, algorithm: str | None, parameters: dict, seed: in
         optimizer.step()
         if method.after_update(terms):
             reference = copy.deepcopy(model)
-        if iteration % EVERY == 0:
+        if iteration % (setting.iterations // setting.measurements) == 0:
             samples = measure(iteration)
     return Outcome(pd.DataFrame(rows), samples)

@@ -7,14 +7,17 @@ density of the others. The reward is high at every second cluster of the ring an
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 RING, RADIUS = 8, 2.5
 SPREAD = 0.4  # standard deviation of every cluster
 CENTRE_DENSITY = 0.1  # of a ring cluster's (GARDO Fig. 3)
-REWARD_WIDTH = 0.5  # standard deviation of a reward bump
-HEIGHTS = (0.7, 0.8, 0.9, 0.8, 1.0)  # of the bumps, the central one last and highest
+HEIGHTS = {  # of the reward's bumps, the central one last
+    "graded": (0.7, 0.8, 0.9, 0.8, 1.0),
+    "equal": (1.0, 1.0, 1.0, 1.0, 1.0),
+}
 COVERED = 0.02  # least share of the samples that covers a cluster
 
 
@@ -39,10 +42,20 @@ def sample(n: int, rng: torch.Generator) -> torch.Tensor:
     return centres[index] + SPREAD * torch.randn(n, 2, generator=rng)
 
 
-def reward(x: torch.Tensor) -> torch.Tensor:
-    """Highest bump at each point, (N, 2) -> (N,) in [0, 1]."""
-    squared = (x[:, None] - rewarded()[None]).square().sum(-1)
-    return (torch.tensor(HEIGHTS) * torch.exp(-squared / (2 * REWARD_WIDTH**2))).max(1).values
+@dataclass(frozen=True)
+class Reward:
+    """Highest bump at each point, (N, 2) -> (N,) in [0, 1].
+
+    ``width``: standard deviation of a bump; the smaller, the sharper the reward. ``heights``: a key of
+    ``HEIGHTS``.
+    """
+
+    width: float
+    heights: str
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        squared = (x[:, None] - rewarded()[None]).square().sum(-1)
+        return (torch.tensor(HEIGHTS[self.heights]) * torch.exp(-squared / (2 * self.width**2))).max(1).values
 
 
 class FittedReward:
@@ -51,7 +64,7 @@ class FittedReward:
     Like a learned reward model it knows the reward where the pre-trained model draws and little elsewhere.
     """
 
-    def __init__(self, rng: torch.Generator, points: int = 200, width: float = 0.4):
+    def __init__(self, reward: Reward, rng: torch.Generator, points: int = 200, width: float = 0.4):
         self.x, self.width = sample(points, rng), width
         self.y = reward(self.x)
 
@@ -61,7 +74,7 @@ class FittedReward:
         return (kernel @ self.y) / (kernel.sum(1) + 0.1)  # far from all points the estimate is 0
 
 
-def features(x: torch.Tensor, count: int = 64, width: float = 1.0) -> torch.Tensor:
+def fourier(x: torch.Tensor, count: int = 64, width: float = 1.0) -> torch.Tensor:
     """Random Fourier features (N, count): their cosine distance grows with the distance of two points."""
     rng = torch.Generator().manual_seed(0)
     frequency = torch.randn(2, count, generator=rng) / width
@@ -69,7 +82,23 @@ def features(x: torch.Tensor, count: int = 64, width: float = 1.0) -> torch.Tens
     return torch.cos(x @ frequency + phase)
 
 
-def measures(x: torch.Tensor) -> dict[str, float]:
+FEATURES = {
+    "coordinates": lambda x: x,  # a cosine sees their direction alone: no centre
+    "coordinates_and_one": lambda x: torch.cat([x, torch.ones(len(x), 1)], dim=1),  # and the distance to it
+    "fourier": fourier,
+}
+
+
+def rarity(x: torch.Tensor) -> torch.Tensor:
+    """One over the share of the samples in each point's cluster, (N, 2) -> (N,) >= 1.
+
+    The distance that an ideal feature map would give: it knows the clusters and sees nothing else.
+    """
+    nearest = torch.cdist(x, clusters()[0]).argmin(1)
+    return len(x) / torch.bincount(nearest)[nearest].to(x.dtype)
+
+
+def measures(x: torch.Tensor, reward: Reward) -> dict[str, float]:
     """Mean reward, rewarded clusters covered (0 to 5), share of the samples in the central cluster."""
     distance, nearest = torch.cdist(x, rewarded()).min(1)
     inside = distance < 3 * SPREAD

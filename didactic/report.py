@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from didactic import mixture, theorem
+from didactic import checks, mixture, theorem
+from didactic.configuration import MixtureConfig
 from evaluation.statistics import bootstrap_interval
 from evaluation.table_formats import Text, decimal, markdown
 from training.files import replacing
@@ -36,8 +37,8 @@ def table(scores: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def to_markdown(summary: pd.DataFrame) -> str:
-    """The table with intervals in brackets."""
+def to_markdown(summary: pd.DataFrame, note: str) -> str:
+    """The table with intervals in brackets, ``note`` beneath."""
     header = [Text("method"), *(Text(title) for title, _ in MEASURES.values())]
     lines = [header]
     for method, rows in summary.groupby("method", sort=False):
@@ -48,16 +49,18 @@ def to_markdown(summary: pd.DataFrame) -> str:
             cells.append(Text(decimal(row["mean"], digits), "", f" [{low}, {high}]"))
         lines.append([Text(method), *cells])
     seeds = int(summary["seeds"].min())
-    caption = [f"Mean and 95 % bootstrap interval over {seeds} seeds, last step."]
+    caption = [f"Mean and 95 % bootstrap interval over {seeds} seeds, last step.", note]
     return markdown("Gaussian mixture: reward and modes", [("Last step", lines)], caption)
 
 
-def figure(samples: dict[str, torch.Tensor], labels: dict[str, str], stem: Path) -> None:
+def figure(
+    samples: dict[str, torch.Tensor], labels: dict[str, str], reward: mixture.Reward, stem: Path
+) -> None:
     """Samples of one seed over the reward landscape, one panel per method; png and pdf."""
     axis = torch.linspace(-4, 4, 161)
     grid = torch.cartesian_prod(axis, axis)
-    landscape = mixture.reward(grid).reshape(161, 161).T
-    columns = min(3, len(samples))
+    landscape = reward(grid).reshape(161, 161).T
+    columns = min(4, len(samples))
     rows = -(-len(samples) // columns)
     size = (2.3 * columns, 2.5 * rows)
     figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -75,8 +78,19 @@ def figure(samples: dict[str, torch.Tensor], labels: dict[str, str], stem: Path)
     plt.close(figure)
 
 
-def write(folders: list[Path], labels: dict[str, str], out: Path) -> None:
+def with_checks(scores: pd.DataFrame, config: MixtureConfig) -> tuple[pd.DataFrame, checks.Outcome]:
+    """Scores with ``setting`` and, where the checks are passed, the rows ``central_mode_found``."""
+    at = config.setting
+    whole = scores.assign(setting="single", heights=at.heights, length=scores["step"] / at.iterations)
+    outcome = checks.check(whole, 1.0, config.checks)
+    if outcome.passes:
+        whole = pd.concat([whole, checks.central_mode_found(whole)], ignore_index=True)
+    return whole.drop(columns=["heights", "length"]), outcome
+
+
+def write(folders: list[Path], config: MixtureConfig, out: Path) -> None:
     """``out/`` with scores.parquet, table.csv, table.md and samples.png, .pdf (first seed)."""
+    labels = {name: row.label for name, row in config.rows.items()}
     scores = pd.concat([pd.read_parquet(folder / "scores.parquet") for folder in folders], ignore_index=True)
     first = scores["seed"].min()
     samples = {}
@@ -85,12 +99,14 @@ def write(folders: list[Path], labels: dict[str, str], out: Path) -> None:
         if int(seed) == first:
             samples[method] = load_file(folder / "samples.safetensors")["samples"]
     summary = table(scores, labels)
+    scores, outcome = with_checks(scores, config)
     with replacing(out) as temporary:
         temporary.mkdir()
         scores.to_parquet(temporary / "scores.parquet", index=False)
         summary.to_csv(temporary / "table.csv", index=False)
-        (temporary / "table.md").write_text(to_markdown(summary))
-        figure({m: samples[m] for m in labels}, labels, temporary / "samples")
+        (temporary / "table.md").write_text(to_markdown(summary, checks.describe(outcome)))
+        reward = mixture.Reward(config.setting.reward_width, config.setting.heights)
+        figure({m: samples[m] for m in labels}, labels, reward, temporary / "samples")
 
 
 def write_theorem(files: list[Path], out: Path) -> None:

@@ -175,14 +175,19 @@ def _entry(
 
 
 def _absent(name: str, claim: Claim, reason: str) -> dict[str, Any]:
+    """A claim that was judged nowhere."""
     nothing = {"test": None, "effect": None, "interval": None, "resolvable": None, "seeds": 0}
     verdict = BY_CONSTRUCTION if claim.by_construction else "inconclusive"
+    if reason == NO_SETTING:
+        verdict = UNTESTABLE
     return {**_head(name, claim, None, None), **nothing, "verdict": verdict, "missing": reason, "tests": []}
 
 
 def _lacking(claim: Claim, blocks: list[tuple[tuple[str, str], Evidence]]) -> str:
     """Why a claim was judged nowhere, in one line."""
     if any(test.mixture for test in claim.tests):
+        if blocks:
+            return NO_SETTING
         return "the Gaussian mixture has not been run"
     ran = {m for _, evidence in blocks for m in evidence.methods("*")}
     needed = [t for t in claim.tests if not t.optional]
@@ -232,7 +237,7 @@ def evaluate(
                 for result in (r for part in results for r in part):
                     single.setdefault(result["test"].split(" (instead of ")[0], result)
                 found.append(_entry(name, claim, place, list(single.values()), standing))
-        entries += found or [_absent(name, claim, _lacking(claim, blocks))]
+        entries += found or [_absent(name, claim, _lacking(claim, whole if of_mixture else blocks))]
     return entries
 
 

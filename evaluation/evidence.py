@@ -35,8 +35,8 @@ class Evidence:
     """One base and task.
 
     ``rows``: last-step scores; ``images``: as made by ``image_scores.by_image``; ``history`` has the columns
-    method, seed, step, name, value; ``mixture`` has method, seed, step, measure, value; ``every``: scores at
-    every evaluated step, without which the last ones are all there is.
+    method, seed, step, name, value; ``mixture`` has method, seed, step, measure, value, and where there are
+    several, setting; ``every``: scores at every evaluated step, without which the last ones are all there is.
     """
 
     rows: pd.DataFrame
@@ -132,10 +132,11 @@ class Evidence:
         return values
 
     def mixed(self, measure: str, method: str) -> BySeed:
-        """Last step of the Gaussian mixture's runs."""
+        """Last step of the Gaussian mixture's runs; of several settings a value each, in one order."""
         mine = self.mixture[(self.mixture["method"] == method) & (self.mixture["measure"] == measure)]
-        last = mine[mine["step"] == mine["step"].max()]
-        return {seed: np.asarray(value) for seed, value in zip(last["seed"], last["value"], strict=True)}
+        keys = ["seed", *(["setting"] if "setting" in mine else [])]
+        last = mine.sort_values("step").groupby(keys)["value"].last()
+        return {seed: values.to_numpy().squeeze() for seed, values in last.groupby("seed")}
 
 
 def evidence_of(

@@ -31,7 +31,7 @@ from evaluation.results import read
 from training.command import run_command
 from training.files import replacing, write_text
 
-EXPERIMENTS = ("gaussian_mixture", "theorem")  # shown where they were run
+EXPERIMENTS = ("gaussian_mixture", "gaussian_mixture_map", "theorem")  # shown where they were run
 JUDGED = ("instrument.md", "instrument.json", "claims.md", "claims.json")
 COLOURS = 256  # of a picture: a third of the size
 BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -127,7 +127,9 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
     if missing:
         raise ValueError(f"not rendered yet: {', '.join(missing)}")
     judged = json.loads((results / "claims.json").read_text())
-    if any(entry["base"] == MIXTURE for entry in judged) and not (results / "gaussian_mixture").exists():
+    if any(entry["base"] == MIXTURE for entry in judged) and not list(
+        results.glob("gaussian_mixture*/table.md")
+    ):
         raise ValueError("the claims judge the Gaussian mixture, and results/gaussian_mixture is gone")
     stored = read(results / "scores.parquet", results / "config/rendering.yaml")
     provenances = stored.provenance()

@@ -247,21 +247,32 @@ def test_a_margin_in_standard_deviations_is_one_of_the_prompts():
 
 
 def test_the_mixture_decides_its_claim():
-    shares = {"diversity_only": 0.2, "gardo": 0.3, "ddpo_large_beta": 0.01, "ddpo_small_beta": 0.0}
+    found = {
+        "diversity_only": 0.8,
+        "gardo": 1,
+        "ddpo_large_beta": 0.2,
+        "ddpo_small_beta": 0,
+    }  # of 10 settings
 
-    def mixture(**moved):
+    def mixture(measure="central_mode_found", **moved):
         rows = [
-            (m, seed, step, "central_share", v * (step > 0))
-            for m, v in {**shares, **moved}.items()
+            (m, seed, f"setting {setting}", step, measure, float(setting < 10 * v and step > 0))
+            for m, v in {**found, **moved}.items()
             for seed in SEEDS
+            for setting in range(10)
             for step in (0, 400)
         ]
-        return pd.DataFrame(rows, columns=["method", "seed", "step", "measure", "value"])
+        return pd.DataFrame(rows, columns=["method", "seed", "setting", "step", "measure", "value"])
 
     scores = make_scores(**WORLD)
     (entry,) = judged("G10", scores, mixture=mixture())
     assert (entry["verdict"], entry["base"]) == ("reproduced", MIXTURE)
-    assert verdict("G10", scores, mixture=mixture(ddpo_small_beta=0.2)) == "not reproduced"
+    assert verdict("G10", scores, mixture=mixture(ddpo_small_beta=1)) == "not reproduced"
+    # As many settings with as without it: the interval reaches over the margin.
+    assert verdict("G10", scores, mixture=mixture(gardo=0.5)) == "inconclusive"
+    one = mixture(gardo=1)[lambda rows: rows["setting"] == "setting 5"]
+    assert verdict("G10", scores, mixture=one.drop(columns="setting")) == "reproduced"
+    assert "passes its checks" in judged("G10", scores, mixture=mixture("reward"))[0]["missing"]
     assert judged("G10", scores)[0]["missing"] == "the Gaussian mixture has not been run"
 
 

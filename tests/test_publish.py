@@ -76,6 +76,18 @@ def test_every_link_leads_somewhere(page):
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def test_a_stored_map_stays_until_it_is_made_again(results, tmp_path):
+    out = tmp_path / "out"
+    (out / "gaussian_mixture_map").mkdir(parents=True)
+    (out / "gaussian_mixture_map/table.md").write_text("# stored\n")
+    publish(results, out, "a command")
+    assert "gaussian_mixture_map/table.md" in (out / "README.md").read_text()
+    (results / "gaussian_mixture_map").mkdir()
+    (results / "gaussian_mixture_map/table.md").write_text("# new\n")
+    publish(results, out, "a command")
+    assert (out / "gaussian_mixture_map/table.md").read_text() == "# new\n"
+
+
 def test_a_judged_mixture_must_be_there(results):
     (results / "claims.json").write_text(json.dumps([{"base": "Gaussian mixture"}]))
     shutil.rmtree(results / "gaussian_mixture")

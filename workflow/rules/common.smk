@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, os.getcwd())
 
+from didactic.configuration import jobs_of_map as mixture_map_jobs  # noqa: E402
 from didactic.configuration import load as load_mixture  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
@@ -74,8 +75,13 @@ def rendering_code(*names):
 
 
 def mixture_results():
-    """Results of the Gaussian mixture, where the config wants the small experiment beside the grid."""
-    return ["results/gaussian_mixture"] if config["gaussian_mixture"] else []
+    """Results of the Gaussian mixture that the config wants beside the grid."""
+    return [f"results/{name}" for name in ("gaussian_mixture", "gaussian_mixture_map") if config[name]]
+
+
+def mixture_evidence():
+    """What the claims look at: the map over settings where it is wanted, else the single setting."""
+    return mixture_results()[-1:]
 
 
 def prompts_of_run(wildcards):
@@ -115,3 +121,24 @@ def mixture_runs(wildcards):
         method=settings.rows,
         seed=settings.seeds,
     )
+
+
+def mixture_row_json(name):
+    """A row of the single experiment and its setting: a change of either runs again."""
+    settings = load_mixture(MIXTURE)
+    return settings.rows[name].model_dump_json() + settings.setting.model_dump_json()
+
+
+def mixture_grid_json(name):
+    """A grid of the map with its rows and the setting beneath."""
+    settings = load_mixture(MIXTURE)
+    grid = settings.map.grids[name]
+    rows = [settings.rows[row].model_dump_json() for row in grid.rows]
+    return grid.model_dump_json() + "".join(rows) + settings.setting.model_dump_json()
+
+
+def mixture_map_runs(wildcards):
+    return [
+        f"results/gaussian_mixture_map_runs/{grid}__{rate}__s{seed}.parquet"
+        for grid, rate, seed in mixture_map_jobs(load_mixture(MIXTURE))
+    ]

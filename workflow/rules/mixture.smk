@@ -9,7 +9,7 @@ rule mixture_run:
     threads: 1
     params:
         config=MIXTURE,
-        row=lambda wildcards: load_mixture(MIXTURE).rows[wildcards.method].model_dump_json(),
+        row=lambda wildcards: mixture_row_json(wildcards.method),
     shell:
         "python -m didactic run --method {wildcards.method} --seed {wildcards.seed} --config {params.config}"
         " --out {output} 2> {log}"
@@ -33,6 +33,43 @@ rule gaussian_mixture:
         "../envs/goodhart.yaml"
     shell:
         "python -m didactic report {input.runs} --config {input.config} --out {output} 2> {log}"
+
+
+rule mixture_map_run:
+    # One learning rate and seed of a grid: rows and settings share the base model.
+    output:
+        "results/gaussian_mixture_map_runs/{grid}__{rate}__s{seed}.parquet",
+    log:
+        "logs/gaussian_mixture_map/{grid}__{rate}__s{seed}.log",
+    conda:
+        "../envs/goodhart.yaml"
+    threads: 1
+    params:
+        config=MIXTURE,
+        grid=lambda wildcards: mixture_grid_json(wildcards.grid),
+    shell:
+        "python -m didactic map-run --grid {wildcards.grid} --learning-rate {wildcards.rate}"
+        " --seed {wildcards.seed} --config {params.config} --out {output} 2> {log}"
+
+
+rule gaussian_mixture_map:
+    input:
+        runs=mixture_map_runs,
+        config=MIXTURE,
+    output:
+        report(
+            directory("results/gaussian_mixture_map"),
+            patterns=["{figure}.png"],
+            caption="../report/mixture_map.rst",
+            category="Figures",
+            labels={"figure": "gaussian mixture, {figure}"},
+        ),
+    log:
+        "logs/gaussian_mixture_map/report.log",
+    conda:
+        "../envs/goodhart.yaml"
+    shell:
+        "python -m didactic map-report {input.runs} --config {input.config} --out {output} 2> {log}"
 
 
 rule theorem_run:

@@ -134,7 +134,7 @@ rule claims:
             "html",
             "statistics",
         ),
-        mixture=mixture_results(),
+        mixture=mixture_evidence(),
     output:
         markdown="results/claims.md",
         json="results/claims.json",
