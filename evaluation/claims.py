@@ -43,6 +43,7 @@ from evaluation.table_formats import markdown
 from training.files import write_text
 
 NO_INSTRUMENT = Instrument()
+NO_SETTING = "no setting of the Gaussian mixture passes its checks"
 
 
 def judge(low: float, high: float, test: ClaimTest, margin: float) -> Verdict:
