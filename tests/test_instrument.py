@@ -128,7 +128,7 @@ FALLS_BACK = np.concatenate([RISE[:-8], np.full(8, 0.8)])
         (
             "plateau",
             WORLD,
-            {**CURVES, ("grpo", "reward/proxy_mean"): np.linspace(0.6, 0.9, STEPS)},
+            {**CURVES, ("grpo", "reward/proxy_mean"): np.linspace(0.6, 1.4, STEPS)},
             "the one two before",
         ),
         ("oracle", changed("grpo_oracle", gold=0.32), CURVES, "grpo_oracle − base"),
