@@ -130,11 +130,16 @@ def _block(
     return Block(base, task, own, roles, result)
 
 
-def _best(block: Block, columns: Mapping, base_method: str) -> dict[str, float]:
+def _contends(row: Row, specs: Mapping) -> bool:
+    """Whether a row can be the best: the untrained model and the controls are there to be compared with."""
+    return row.method not in (specs["base_method"], *specs.get("controls", ()))
+
+
+def _best(block: Block, columns: Mapping, specs: Mapping) -> dict[str, float]:
     """Best mean per column, rounded as printed, so that what looks like a tie is one."""
     best = {}
     for name, column in columns.items():
-        cells = [r.cells[name] for r in block.rows if r.method != base_method and r.cells[name]]
+        cells = [r.cells[name] for r in block.rows if _contends(r, specs) and r.cells[name]]
         if cells and column["better"] != "neither":
             choose = max if column["better"] == "higher" else min
             best[name] = choose(round(c.interval.mean, column["digits"]) for c in cells)
@@ -146,7 +151,7 @@ def _lines(block: Block, columns: Mapping, specs: Mapping, most_seeds: int) -> t
     marks = {role: specs["roles"][role]["mark"] for role in ROLES} | {"": ""}
     headers = [c["header"] + marks[block.roles[n]] + ARROWS[c["better"]] for n, c in columns.items()]
     lines = [[Text("method"), Text("step"), *map(Text, headers)]]
-    best = _best(block, columns, specs["base_method"])
+    best = _best(block, columns, specs)
     for row in block.rows:
         line = [Text(row.label), Text(row.step)]
         for name, cell in ((n, row.cells[n]) for n in columns):
@@ -154,7 +159,7 @@ def _lines(block: Block, columns: Mapping, specs: Mapping, most_seeds: int) -> t
                 line.append(Text(DASH))
                 continue
             (mean, low, high, seeds), digits = cell.interval, columns[name]["digits"]
-            is_best = row.method != specs["base_method"] and round(mean, digits) == best.get(name)
+            is_best = _contends(row, specs) and round(mean, digits) == best.get(name)
             tail = f" {cell.role}" if cell.role != block.roles[name] else ""
             tail += f" [{decimal(low, digits)}, {decimal(high, digits)}]" if seeds > 1 or cell.prompts else ""
             tail += f" (n={seeds})" if seeds == 1 or seeds < most_seeds else ""
@@ -183,7 +188,8 @@ def _caption(blocks: list[Block], columns: Mapping, specs: Mapping, version: str
     facts = f"Mean and {brackets}. Seeds: {seeds}. Last step of each run: {steps}."
     images = {i for c in cells for i in c.images}
     facts += f" Images per run and metric: {numbers(images)}." if images else ""
-    legend = ["Bold: best mean of the block, the base row apart"]
+    controls = any(r.method in specs.get("controls", ()) for r in rows)
+    legend = [f"Bold: best mean of the block, the base row {'and controls ' if controls else ''}apart"]
     roles = {r for b in blocks for r in b.roles.values()} | {c.role for c in cells}
     legend += [specs["roles"][r]["legend"] for r in ROLES if r in roles and "legend" in specs["roles"][r]]
     if any(c.role != b.roles[n] for b in blocks for r in b.rows for n, c in r.cells.items() if c):
