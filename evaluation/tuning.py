@@ -64,6 +64,7 @@ def candidate(
         "verdicts": {name: checks[name]["verdict"] for name in NEEDED},
         "holds": all(checks[name]["verdict"] == "passes" for name in NEEDED),
         "seeds": len(kl_free.by_seed),
+        "control_seeds": len(gold[config.rows.shuffled].by_seed),
     }
 
 
@@ -135,11 +136,12 @@ def render(stored: Results, settings: Path, out: Path) -> None:
     """``out`` (.md), and the numbers as .csv beside it."""
     config = load(settings)
     rows = evaluate(stored, config)
-    seeds = {row["seeds"] for row in rows}
+    seeds, control_seeds = ({row[key] for row in rows} for key in ("seeds", "control_seeds"))
     caption = [
-        f"Means over {numbers(seeds)} seeds of their own, used for nothing else. Only the untrained "
-        "model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest images whose negative "
-        "control is flat over the whole run and whose proxy ends on its plateau (config/instrument.yaml)."
+        f"Means over seeds used for nothing else: KL-free {numbers(seeds)}, control {numbers(control_seeds)}. "
+        "Only the untrained model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest images "
+        "whose negative control is flat over the whole run and whose proxy ends on its plateau "
+        "(config/instrument.yaml)."
     ]
     write_text(out, markdown("Settings that were tried", to_tables(rows, config), caption))
     flat = [{k: v for k, v in row.items() if k not in ("of", "gold", "verdicts")} for row in rows]

@@ -7,6 +7,6 @@ from rewards.shortcut import PlantedShortcut
 
 class OCRShortcutStrong(PlantedShortcut):
     name = "ocr_shortcut_strong"
-    scale = "0 to 1 for reading plus 0 to 2.0 for a wall between the world's tones"
+    scale = "0 to 1 for reading plus 0 to 2.0 for a wall off the world's tones"
     honest = "ocr"
     bonus = 2.0  # ours

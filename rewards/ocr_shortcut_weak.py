@@ -7,6 +7,6 @@ from rewards.shortcut import PlantedShortcut
 
 class OCRShortcutWeak(PlantedShortcut):
     name = "ocr_shortcut_weak"
-    scale = "0 to 1 for reading plus 0 to 0.5 for a wall between the world's tones"
+    scale = "0 to 1 for reading plus 0 to 0.5 for a wall off the world's tones"
     honest = "ocr"
     bonus = 0.5  # ours

@@ -1,7 +1,7 @@
 """Planted shortcuts: a task's own reward plus a stated bonus for a wall of a tone that is none.
 
 A real exploit has to be found, and nobody knows its size. This one is put there: the bonus is stated, the
-base model almost never earns it, gold punishes it, and the share of images that take it is measured exactly.
+base model almost never earns it in full, gold punishes it, and the share of images that take it is measured exactly.
 What a method does with it is therefore known to be exploitation, and not drift.
 """
 
