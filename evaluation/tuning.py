@@ -138,10 +138,10 @@ def render(stored: Results, settings: Path, out: Path) -> None:
     rows = evaluate(stored, config)
     seeds, control_seeds = ({row[key] for row in rows} for key in ("seeds", "control_seeds"))
     caption = [
-        f"Means over seeds used for nothing else: KL-free {numbers(seeds)}, control {numbers(control_seeds)}. "
-        "Only the untrained model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest images "
-        "whose negative control is flat over the whole run and whose proxy ends on its plateau "
-        "(config/instrument.yaml)."
+        f"Means over seeds used for nothing else: KL-free {numbers(seeds)}, control {numbers(control_seeds)}.",
+        "Only the untrained model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest "
+        "images whose negative control is flat over the whole run and whose proxy ends on its plateau "
+        "(config/instrument.yaml).",
     ]
     write_text(out, markdown("Settings that were tried", to_tables(rows, config), caption))
     flat = [{k: v for k, v in row.items() if k not in ("of", "gold", "verdicts")} for row in rows]
