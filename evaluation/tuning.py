@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import instrument
-from evaluation.evidence import Evidence, evidence_of
+from evaluation.evidence import Evidence, Windows, evidence_of
 from evaluation.instrument_settings import InstrumentConfig, load
 from evaluation.results import Results
 from evaluation.standing import Place
@@ -40,10 +40,8 @@ def candidate(
     checks = {entry["check"]: entry for entry in instrument.check(block, config)}
     kl_free = evidence.windows("reward/proxy_mean", config.rows.kl_free, config.windows)
     proxy = np.array(list(kl_free.by_seed.values())).mean(axis=0)
-    gold = {
-        m: evidence.windows("reward/gold_mean", m, config.windows)
-        for m in (config.rows.kl_free, config.rows.shuffled)
-    }
+    rows = config.rows.kl_free, config.rows.shuffled
+    gold = {m: evidence.windows("reward/gold_mean", m, config.windows) for m in rows}
     drift = {part["what"]: part["value"] for part in checks["negative control"]["measured"]}
     settings = {name: getattr(run.training, name) for name in SETTINGS}
     return {
@@ -56,9 +54,7 @@ def candidate(
         "proxy_first": proxy[0],
         "proxy_last": proxy[-1],
         "proxy_best": proxy.max(),
-        "gold": {
-            m: np.array(list(w.by_seed.values())).mean(axis=0)[[0, -1]].tolist() for m, w in gold.items()
-        },
+        "gold": {m: _ends(windows) for m, windows in gold.items()},
         "drift_proxy": _largest(drift, "proxy"),
         "drift_gold": _largest(drift, "gold"),
         "verdicts": {name: checks[name]["verdict"] for name in NEEDED},
@@ -68,9 +64,16 @@ def candidate(
     }
 
 
+def _ends(windows: Windows) -> list[float]:
+    """First and last window in the mean over seeds; empty where nothing was logged."""
+    means = list(windows.by_seed.values())
+    return np.mean(means, axis=0)[[0, -1]].tolist() if means else []
+
+
 def _largest(drift: dict[str, float], of: str) -> float:
-    """The change that lies furthest from 0, with its sign."""
-    return max((value for what, value in drift.items() if what.startswith(f"change of {of} ")), key=abs)
+    """The change that lies furthest from 0, with its sign; NaN where none was measured."""
+    found = [value for what, value in drift.items() if what.startswith(f"change of {of} ")]
+    return max(found, key=abs, default=float("nan"))
 
 
 def chosen(candidates: list[dict[str, Any]]) -> set[tuple[str, str]]:
@@ -118,7 +121,7 @@ def to_tables(rows: list[dict[str, Any]], config: InstrumentConfig) -> list[tupl
         for row in (r for r in rows if (r["base"], r["of"]) == of):
             first, last, top = (decimal(row[f"proxy_{k}"], 2) for k in ("first", "last", "best"))
             gold = [
-                " to ".join(decimal(v, 2) for v in row["gold"][m])
+                " to ".join(decimal(v, 2) for v in row["gold"][m]) or DASH
                 for m in (config.rows.kl_free, config.rows.shuffled)
             ]
             mark = (row["base"], row["task"]) in best
@@ -138,7 +141,8 @@ def render(stored: Results, settings: Path, out: Path) -> None:
     rows = evaluate(stored, config)
     seeds, control_seeds = ({row[key] for row in rows} for key in ("seeds", "control_seeds"))
     caption = [
-        f"Means over seeds used for nothing else: KL-free {numbers(seeds)}, control {numbers(control_seeds)}.",
+        "Means over seeds used for nothing else: "
+        f"KL-free {numbers(seeds)}, control {numbers(control_seeds)}.",
         "Only the untrained model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest "
         "images whose negative control is flat over the whole run and whose proxy ends on its plateau "
         "(config/instrument.yaml).",

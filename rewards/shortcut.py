@@ -1,8 +1,8 @@
 """Planted shortcuts: a task's own reward plus a stated bonus for a wall of a tone that is none.
 
 A real exploit has to be found, and nobody knows its size. This one is put there: the bonus is stated, the
-base model almost never earns it in full, gold punishes it, and the share of images that take it is measured exactly.
-What a method does with it is therefore known to be exploitation, and not drift.
+base model almost never earns it in full, gold punishes it, and the share of images that take it is measured
+exactly. What a method does with it is therefore known to be exploitation, and not drift.
 """
 
 from __future__ import annotations
