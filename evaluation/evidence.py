@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.image_scores import KEY, ByImage, by_seed
+from evaluation.results import Results
 from evaluation.statistics import last_step
 from training.configuration import ConfigError
 
@@ -158,3 +159,15 @@ def evidence_of(
         evidence = Evidence(rows, suites[task], proxies[task], images, mine, every=every)
         blocks.append(((base, task), evidence))
     return blocks
+
+
+def evidence_in(results: Results) -> list[tuple[tuple[str, str], Evidence]]:
+    """Evidence of every base and task of a stored grid."""
+    return evidence_of(
+        results.scores,
+        results.images,
+        results.histories(),
+        results.settings["proxies"],
+        results.suites,
+        results.settings["bases"],
+    )

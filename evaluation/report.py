@@ -16,7 +16,7 @@ from evaluation import (
     trajectories,
     trajectory_tables,
 )
-from evaluation.evidence import evidence_of
+from evaluation.evidence import evidence_in
 from evaluation.results import Results
 from training.configuration import read_yaml
 from training.files import replacing
@@ -72,22 +72,11 @@ def render_tables(results: Results, out: Path, judged: Path) -> list[Path]:
     return [out / path.name for path in written]
 
 
-def _evidence(results: Results):
-    return evidence_of(
-        results.scores,
-        results.images,
-        results.histories(),
-        results.settings["proxies"],
-        results.suites,
-        results.settings["bases"],
-    )
-
-
 def check_instrument(results: Results, settings: Path, out: Path) -> None:
     """``out`` (.md), and the same in JSON and HTML beside it."""
-    instrument.write(_evidence(results), settings, out)
+    instrument.write(evidence_in(results), settings, out)
 
 
 def judge_claims(results: Results, stated: Path, out: Path, judged: Path) -> None:
     """``out`` (.md), and the same in JSON and HTML beside it. ``judged``: instrument.json."""
-    claims.write(_evidence(results), results.mixture_scores(), stated, out, standing.read(judged))
+    claims.write(evidence_in(results), results.mixture_scores(), stated, out, standing.read(judged))

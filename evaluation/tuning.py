@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import instrument
-from evaluation.evidence import Evidence, Windows, evidence_of
+from evaluation.evidence import Evidence, Windows, evidence_in
 from evaluation.instrument_settings import InstrumentConfig, load
 from evaluation.results import Results
 from evaluation.standing import Place
@@ -88,21 +88,11 @@ def chosen(candidates: list[dict[str, Any]]) -> set[tuple[str, str]]:
 def evaluate(stored: Results, config: InstrumentConfig) -> list[dict[str, Any]]:
     """All candidates, those of one task together, the cheapest first."""
     provenances, rows = stored.provenance(), []
-    for (base, task), evidence in evidence_of(
-        stored.scores,
-        stored.images,
-        stored.histories(),
-        stored.settings["proxies"],
-        stored.suites,
-        stored.settings["bases"],
-    ):
-        trained = [
-            name
-            for name, p in provenances.items()
-            if p["iterations"] and name.startswith(f"{base}__{task}__")
-        ]
+    for place, evidence in evidence_in(stored):
+        runs = sorted(set(evidence.rows["run"]))
+        trained = [name for name in runs if provenances[name]["iterations"]]
         seconds = float(np.mean([provenances[name]["wall_seconds"] for name in trained]))
-        rows.append(candidate(((base, task), evidence), load_run(stored.run(trained[0])), seconds, config))
+        rows.append(candidate((place, evidence), load_run(stored.run(trained[0])), seconds, config))
     return sorted(rows, key=lambda r: (r["base"], r["of"], r["images"], r["learning_rate"]))
 
 

@@ -187,8 +187,8 @@ class Collector:
             size = self.config.training.group_size
             grouped = scores[FEATURES].unflatten(0, (-1, size))
             history.add(iteration, f"reward/{DIVERSITY}_mean", group_diversity(grouped).mean())
-        tags = [self.prompts.prompts[i]["tag"] for i in prompt_of]
         if len(self.prompts.by_tag) > 1:
+            tags = [self.prompts.prompts[i]["tag"] for i in prompt_of]
             for tag in sorted(set(tags)):
                 mine = torch.tensor([t == tag for t in tags])
                 history.add(iteration, f"reward/proxy.{tag}_mean", proxy[mine].mean())

@@ -86,11 +86,11 @@ def over_steps(
         for method in (m for m in labels if m in present):
             mine = curves[curves["method"] == method]
             gold = runs_over_steps(mine, GOLD)
+            step = turn(gold).step.mean if len(gold) else None
             for ax, metric in zip(axes[0], titles, strict=True):
                 runs = runs_over_steps(mine, metric)
                 if len(runs):
                     _curve(ax, runs, styles[method])
-                    step = turn(gold).step.mean if len(gold) else None
                     if step in runs.index:
                         _mark(ax, step, runs.loc[step].mean(), styles[method])
         for ax, title in zip(axes[0], titles.values(), strict=True):
