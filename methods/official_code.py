@@ -1,4 +1,4 @@
-"""GARDO's public code where it does otherwise than its paper: the average of the KL, and the reference's clock.
+"""GARDO's public code where it differs from its paper: the average of the KL, the reference's clock.
 
 tinnerhrhe/GARDO at 1cc77fb, ``scripts/train_sd3_grpo_gardo.py`` and ``train_sd3_nft_gardo.py``.
 """
@@ -42,8 +42,8 @@ class ReferenceClock:
     """When the code copies the policy into the reference: at the start of an epoch, after its rollout.
 
     Epoch e resets where a KL of an earlier gradient step has passed the threshold, or where e is more than 15
-    epochs after the last reset. ``nft`` moves the threshold as well: down by 0.01, at least 0.1, at a reset by
-    the clock; at one within 5 epochs to 0.01 more, at most 0.05, which lowers the initial 0.15 to 0.05.
+    epochs after the last reset. ``nft`` moves the threshold as well: down by 0.01, at least 0.1, at a reset
+    by the clock; at one within 5 epochs to 0.01 more, at most 0.05, which lowers the initial 0.15 to 0.05.
     """
 
     def __init__(self, variant: Literal["grpo", "nft"], threshold: float):

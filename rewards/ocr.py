@@ -28,11 +28,15 @@ _SIGN_CHROMA = 0.15  # pastel signs have a chroma of 0.36, backgrounds 0
 
 
 def target_text(prompt: str) -> str:
-    """The text between the first pair of double quotes. Raises ``ValueError`` where there is none."""
+    """The text between the first pair of double quotes; what follows a quote that is never closed.
+
+    Raises ``ValueError`` where there is none.
+    """
     match = _QUOTED.search(prompt)
-    if match is None or not match.group(1).strip():
+    text = match.group(1) if match else prompt.partition('"')[2]
+    if not text.strip(' "'):
         raise ValueError(f'the ocr reward needs a word in double quotes ("...") in the prompt {prompt!r}')
-    return match.group(1)
+    return text
 
 
 def ocr_reward(prompt: str, recognised: str) -> float:

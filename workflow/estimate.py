@@ -152,7 +152,7 @@ def prompt_lines(jobs: Jobs) -> list[str]:
         entry = fetched[name]
         lines.append(f"{name}: {entry.licence}, {count}")
         for file, url in zip(entry.files, entry.urls(), strict=True):
-            lines.append(f"    {url}, sha256 {'recorded' if file.sha256 else 'not recorded'}")
+            lines.append(f"    {url}, {' and '.join(file.recorded) or 'no sum'} recorded")
     return lines
 
 
