@@ -63,6 +63,11 @@ class Reward(ABC):
         return {}
 
     @classmethod
+    def overall(cls, scores: torch.Tensor, metadata: list[dict]) -> float:
+        """One number for scores (N,) of N images, as the metric's authors state it: mostly their mean."""
+        return scores.double().mean().item()
+
+    @classmethod
     def made_of(cls) -> tuple[str, ...]:
         """Metrics that measure a part of the score: where it is the proxy, they are not unseen."""
         return ()
