@@ -189,10 +189,20 @@ def test_hours_follow_the_images_of_a_step(bare):
 
 def test_the_plan_names_licences_addresses_and_sums(bare):
     plan = make_plan(preset("paper", "one_gpu"))
-    text = report(plan, Counter(train=4), all_jobs(plan), "Plan")
+    text = report(plan, Counter(train=4), all_jobs(plan), "Plan", details=True)
     assert "licence (stabilityai-ai-community)" in text and "FLUX" not in text
     assert "DINOv3 License, to be accepted there" in text
     assert "1018 prompts" in text
+
+
+def test_the_plan_fits_on_a_screen_and_names_what_is_missing(bare):
+    plan = make_plan(preset("paper"))
+    lines = report(plan, Counter(train=126, sample=126, score=126), all_jobs(plan), "Plan").splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert "base models missing: flux.1-dev, sd3.5-medium" in text and "hps_v3" in text
+    assert "no commit pinned: geneval_mask2former" in text and "licences to accept: flux-1-dev" in text
+    assert "geneval_test (553), geneval_train (?)" in text and "126 train" in text
 
 
 @pytest.mark.parametrize(
