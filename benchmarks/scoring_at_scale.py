@@ -1,8 +1,8 @@
 """``python -m benchmarks.scoring_at_scale``: memory and time of scoring 10,000 images with twelve metrics.
 
 Images are synthetic, and cheap stand-ins take the places of the metrics: what is measured is how the suite
-hands images to metrics, not what a metric costs. ``anonymous`` is memory that only this process can give back;
-``file`` are pages of the image file, which the system drops when somebody needs room.
+hands images to metrics, not what a metric costs. ``anonymous`` is memory that only this process can give
+back; ``file`` are pages of the image file, which the system drops when somebody needs room.
 """
 
 from __future__ import annotations

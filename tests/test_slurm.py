@@ -249,7 +249,9 @@ def test_a_failing_training_fails_alone(disturbed):
     assert states == ["FAILED"] * 2  # the profile's retries are cut to one here
     assert disturbed.status != 0
     log = (disturbed.folder / f"logs/train/{run_id('broken')}.log").read_text()
-    assert log.count("broken on purpose") == log.count("Slurm job") == 2  # each attempt, under its job's number
+    assert (
+        log.count("broken on purpose") == log.count("Slurm job") == 2
+    )  # each attempt, under its job's number
     runs = disturbed.folder / "results/runs"
     assert sorted(p.parent.name for p in runs.glob("*/scores.parquet")) == [run_id("gardo"), run_id("grpo")]
 
