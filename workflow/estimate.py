@@ -110,7 +110,11 @@ def _lines(title: str, lines: list[str]) -> list[str]:
 def _wrapped(title: str, names: Iterable[str]) -> list[str]:
     """``title: a, b, c`` in lines of a screen's width; nothing for no names."""
     listed = ", ".join(names)
-    return textwrap.wrap(f"{title}: {listed}", WIDTH - 2, subsequent_indent="  ") if listed else []
+    return (
+        textwrap.wrap(f"{title}: {listed}", WIDTH - 2, subsequent_indent="  ", break_on_hyphens=False)
+        if listed
+        else []
+    )
 
 
 def prompt_summary(jobs: Jobs) -> list[str]:
