@@ -243,7 +243,11 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
             "oracle: grpo_orcale",
             r"rows.oracle names 'grpo_orcale'; valid: base, dance",
         ),
-        ("ocr_shortcut_strong:", "ocr_shrotcut:", r"tasks names 'ocr_shrotcut'; valid: counting, geneval"),
+        (
+            '"*ocr_shortcut_strong*":',
+            "ocr_shrotcut:",
+            r"tasks names 'ocr_shrotcut'; valid: counting, geneval",
+        ),
     ],
 )
 def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(
