@@ -9,7 +9,7 @@ import torch
 from base_models.base import POLICY
 from benchmarks.measuring import flops, median_seconds, peak_flops, peak_memory_mb
 from benchmarks.setting import open_trainer
-from training.rollout import decode
+from processes.sampling import decode
 from training.trainer import Trainer
 
 

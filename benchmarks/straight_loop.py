@@ -10,15 +10,15 @@ gradients.
 from __future__ import annotations
 
 import torch
+from training.update import REFERENCE
 
 from base_models import open_base_model
 from base_models.base import Prompts
 from methods import Batch
 from methods.base import Prepared
-from methods.sde import STEPS
-from training.rollout import Trajectories, decode
+from methods.maths.sde import STEPS
+from processes.sampling import Trajectories, decode
 from training.trainer import Trainer
-from training.update import REFERENCE
 
 
 class StraightLoop:

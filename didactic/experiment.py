@@ -13,8 +13,8 @@ import methods
 from didactic import mixture, policy
 from didactic.configuration import MixtureRow, Setting
 from methods import Batch, DataBatch, Method, Rollout
-from methods.advantages import diversity_aware
 from methods.base import Prepared
+from methods.maths.advantages import diversity_aware
 
 SAMPLER = policy.Sampler(steps=10, last_by_ode=True)
 MEASURED = 2000  # samples of a measurement

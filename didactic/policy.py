@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from didactic import mixture
-from methods.sde import Step, flow_sde_step
+from methods.maths.sde import Step, flow_sde_step
 
 HIDDEN = (
     128  # of the theorem's perceptron; the mixture's is narrower, because it is trained hundreds of times

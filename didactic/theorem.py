@@ -23,8 +23,8 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from didactic.policy import Sampler, Velocity, flow_loss
-from methods.advantages import group_advantages
-from methods.policy_loss import gaussian_kl
+from methods.maths.advantages import group_advantages
+from methods.maths.policy_loss import gaussian_kl
 
 SAMPLER = Sampler(steps=20, last_by_ode=False)
 BETA, SPREAD = 1.0, 0.35

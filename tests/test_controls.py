@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from training.collect import groups_without_spread, shuffled
 
 import methods
 import rewards
@@ -20,7 +21,6 @@ from scenes.renderer import render_many
 from scenes.vocabulary import BACKGROUNDS
 from scenes.wall import tone_offset
 from training import resolve
-from training.collect import groups_without_spread, shuffled
 from training.configuration import ConfigError, merged
 from training.files import to_yaml
 from training.seeding import generator

@@ -8,14 +8,14 @@ import torch
 
 import methods
 from methods import Batch, DataBatch, ForwardBatch, Rollout, SupervisedBatch
-from methods.advantages import diversity_aware, group_advantages
 from methods.diffusion_nft import diffusion_nft_loss
-from methods.diversity import group_diversity, nearest_distance
-from methods.gate import GateShareController, descending_rank, gate, uncertainty, win_rate
 from methods.grpo_guard import normalised_log_ratio
-from methods.policy_loss import gated_kl
-from methods.reward_combination import combine
-from methods.sde import STEPS
+from methods.maths.advantages import diversity_aware, group_advantages
+from methods.maths.diversity import group_diversity, nearest_distance
+from methods.maths.gate import GateShareController, descending_rank, gate, uncertainty, win_rate
+from methods.maths.policy_loss import gated_kl
+from methods.maths.reward_combination import combine
+from methods.maths.sde import STEPS
 
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])
 

@@ -14,23 +14,23 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from training.update import REFERENCE, Experience, accumulate_gradients, rows_of
 
 import rewards
 from base_models import open_base_model
 from base_models.base import ADAPTER_FILE, POLICY, has_bf16
 from base_models.flux import pack
 from benchmarks.loops import leave_the_base
-from methods.sde import flow_sde_step
+from methods.maths.sde import flow_sde_step
+from processes.sampling import noise, sample_ode, sample_trajectories
 from rewards.base import RewardError
 from training import data
 from training.configuration import ConfigError, load_run
 from training.files import sha256, to_yaml
 from training.prompts import PromptSet
 from training.resolve import load_base_model, load_method, load_task, method_names, resolve_run
-from training.rollout import noise, sample_ode, sample_trajectories
 from training.seeding import generator
 from training.trainer import Trainer
-from training.update import REFERENCE, Experience, accumulate_gradients, rows_of
 
 METHODS = method_names()
 SHORT = {

@@ -242,7 +242,7 @@ def test_the_same_run_gives_the_same_scores_twice(finished):
 
 NEW_METHOD = '''"""REINFORCE: the policy gradient without a ratio."""
 
-from methods.advantages import group_advantages
+from methods.maths.advantages import group_advantages
 from methods.base import Method, MethodConfig, Prepared
 
 

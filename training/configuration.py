@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from base_models.base import BaseModelConfig
-from methods.sde import STEPS
+from methods.maths.sde import STEPS
 
 Settings = TypeVar("Settings", bound=BaseModel)
 DIVERSITY = "diversity"  # a monitored metric that is no reward

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from base_models.base import BaseModel
+from processes.sampling import noise, sample_ode
 from scenes.renderer import render
 from training.files import replacing, sort_metadata
 from training.prompts import PromptSet
-from training.rollout import noise, sample_ode
 from training.seeding import generator, seed_of
 
 

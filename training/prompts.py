@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from base_models.base import BaseModel, Prompts
 from scenes.prompts import read
-from training.processes import Processes
+from training.ranks import Ranks
 from training.seeding import seed_of
 
 
@@ -33,7 +33,7 @@ def _room(file: Path, count: int, like: torch.Tensor) -> torch.Tensor:
 
 
 class PromptSet:
-    """Training prompts with embeddings computed once, by the first process of each node."""
+    """Training prompts with embeddings computed once, by the first rank of each node."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class PromptSet:
         tag_weights: dict[str, float],
         model: BaseModel,
         batch: int = 256,
-        processes: Processes | None = None,
+        ranks: Ranks | None = None,
     ):
         self.prompts = read(path)
         self.by_tag: dict[str, list[int]] = {}
@@ -49,13 +49,13 @@ class PromptSet:
             self.by_tag.setdefault(prompt["tag"], []).append(index)
         self.tag_weights = tag_weights
         texts = [p["prompt"] for p in self.prompts]
-        first = processes is None or processes.first_of_node
-        with processes.node_folder() if processes else tempfile.TemporaryDirectory() as name:
+        first = ranks is None or ranks.first_of_node
+        with ranks.node_folder() if ranks else tempfile.TemporaryDirectory() as name:
             if first:
                 self.embeddings = self._rooms(Path(name), model, texts)
                 self._embed(model, texts, batch)
-            if processes:
-                processes.wait()
+            if ranks:
+                ranks.wait()
             if not first:
                 self.embeddings = self._rooms(Path(name), model, texts)
         self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None

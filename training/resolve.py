@@ -10,6 +10,7 @@ from pathlib import Path
 
 import base_models
 import methods
+import processes
 import prompt_sets
 import rewards
 from base_models.base import BaseModelConfig
@@ -235,7 +236,12 @@ def resolve_run(
         for key, value in {**method_file.parameters, **over}.items()
     }
     parameters = parse(algorithm.Config, given, where_parameters)
-    if algorithm(parameters, latent_dimensions=1).needs.data != (training.data != "none"):
+    needs = parameters.needs()
+    try:
+        processes.get(needs.process).check(needs)
+    except ValueError as error:
+        raise ConfigError(f"methods/{method_file.algorithm}.py, used by {method!r}: {error}") from None
+    if needs.data != (training.data != "none"):
         raise ConfigError(
             f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use"
         )
