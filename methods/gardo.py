@@ -42,7 +42,7 @@ class RegularisationConfig(MethodConfig):
     kl_average: Reading = "paper"
 
     adaptive_reference: bool = Field(True, description="False: the reference stays the base model")
-    kl_threshold: KLThreshold = Field(1e-4, description="epsilon_KL: reset when the KL loss exceeds it")
+    kl_threshold: KLThreshold = 1e-4
     reset_after: int = Field(100, ge=1, description="m: reset after this many gradient steps")
 
     diversity: bool = Field(True, description="False: plain advantages")

@@ -20,7 +20,7 @@ from methods.maths.reward_combination import Combination, combine
 class GRPOConfig(MethodConfig):
     beta: float = Field(0.0, ge=0, description="KL coefficient")
     advantage_normalisation: Normalisation = "group_std"
-    clip_range: ClipRange = Field(1e-4, description="epsilon of the clipped ratio")
+    clip_range: ClipRange = 1e-4
     advantage_clip: float = Field(5.0, gt=0)
     reward: Combination = Field("proxy", description="how the auxiliary rewards enter the optimised one")
     proxy_weight: float = Field(0.8, ge=0, description="weighted: share of the proxy")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -44,12 +44,11 @@ class Inputs(NamedTuple):
 
     def followed_by(self, other: Inputs) -> Inputs:
         """The states of both, for one forward pass."""
-        embeddings = (
-            torch.cat([getattr(self.prompts, name), getattr(other.prompts, name)])
-            for name in ("tokens", "pooled")
-        )
-        x, sigma = torch.cat([self.x, other.x]), torch.cat([self.sigma, other.sigma])
-        return Inputs(x, sigma, Prompts(*embeddings))
+        prompts = None
+        if self.prompts is not None:
+            both = [(getattr(self.prompts, f.name), getattr(other.prompts, f.name)) for f in fields(Prompts)]
+            prompts = Prompts(*map(torch.cat, both))
+        return Inputs(torch.cat([self.x, other.x]), torch.cat([self.sigma, other.sigma]), prompts)
 
 
 @dataclass

@@ -57,7 +57,7 @@ def make_batch(
         reference_rows=wanted.to(velocity.device) if referenced else None,
         reference_mean=t.again(reference[wanted], step[wanted], image[wanted]).mean if referenced else None,
         data=data,
-        data_rows=0 if rows.data is None else rows.data.total,
+        data_rows=rows.data_total,
     )
 
 
@@ -142,13 +142,14 @@ class Reverse(ImageProcess):
         """This rank's rows of one gradient step: ``images`` at a random subset of the stochastic steps."""
         rows = Rows.of(experience, images, self.draw_steps(self.settings.trained_steps, rng))
         if self.data is not None:
+            rows.data_total = max(1, round(self.settings.data_share * rows.total))
             rows.data = self.draw_data(rows, rng)
         return rows.of_this_rank()
 
     def draw_data(self, rows: Rows, rng: torch.Generator) -> DataRows:
         """Data of the same prompts and sigmas beside a random subset of ``rows``, those of all ranks."""
-        device, total = self.model.device, max(1, round(self.settings.data_share * rows.total))
-        beside = rows[torch.randperm(rows.total, generator=rng)[:total].sort().values]
+        device = self.model.device
+        beside = rows[torch.randperm(rows.total, generator=rng)[: rows.data_total].sort().values]
         x0 = self.data.draw(rows.experience.prompt_of[beside.image], rng).to(device)
         eps = noise(tuple(x0.shape), rng, device) if self.needs.data_noise == "fresh" else None
-        return DataRows(rows.experience, beside.image, beside.step, x0, eps, total)
+        return DataRows(rows.experience, beside.image, beside.step, x0, eps)

@@ -29,7 +29,7 @@ class ImageExperience(Experience):
     prepared: Prepared
     prompt_of: torch.Tensor
     share: slice
-    prompts: Prompts | None
+    prompts: Prompts | None = None
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +49,7 @@ class ImageExperience(Experience):
 class DataRows:
     """M data latents, each beside an (image, step) pair whose prompt and sigma it has.
 
-    ``total`` counts those of the whole gradient step. ``noise`` None: the image's initial noise.
+    ``noise`` None: the image's initial noise.
     """
 
     experience: ImageExperience
@@ -57,7 +57,6 @@ class DataRows:
     step: torch.Tensor
     x0: torch.Tensor
     noise: torch.Tensor | None
-    total: int
 
     def __len__(self) -> int:
         return len(self.image)
@@ -82,8 +81,8 @@ class DataRows:
 class Rows:
     """R (image, step) pairs of one gradient step; ``image`` and ``step`` are long (R,), on the CPU.
 
-    ``total`` and ``gated_total`` count the pairs of the whole gradient step, of which other ranks may hold a
-    part. ``noise`` (R, ...): what a forward process noises final latents with.
+    ``total``, ``gated_total`` and ``data_total`` count what the whole gradient step has, of which other ranks
+    may hold a part. ``noise`` (R, ...): what a forward process noises final latents with.
     """
 
     experience: ImageExperience
@@ -93,13 +92,19 @@ class Rows:
     gated_total: int
     noise: torch.Tensor | None = None
     data: DataRows | None = None
+    data_total: int = 0
 
     @classmethod
-    def of(cls, experience: ImageExperience, images: torch.Tensor, steps: torch.Tensor) -> Rows:
-        """All pairs of these images, numbered over all ranks, and steps, step by step."""
+    def of(
+        cls, experience: ImageExperience, images: torch.Tensor, steps: torch.Tensor, parts: int = 1
+    ) -> Rows:
+        """All pairs of these images, numbered over all ranks, and steps, step by step.
+
+        ``parts``: the gradient step consists of so many, equally large.
+        """
         image = images.repeat(len(steps))
-        gated = int(experience.prepared.gate[image].sum())
-        return cls(experience, image, steps.repeat_interleave(len(images)), len(image), gated)
+        total, gated = len(image) * parts, int(experience.prepared.gate[image].sum()) * parts
+        return cls(experience, image, steps.repeat_interleave(len(images)), total, gated)
 
     def __len__(self) -> int:
         return len(self.image)

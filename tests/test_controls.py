@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from training.collect import groups_without_spread, shuffled
 
 import methods
 import rewards
 from evaluation.configuration import load_evaluation, roles
 from methods import Rollout
+from processes.collect import groups_without_spread, shuffled
 from rewards.shortcut import EXPLOIT
 from scenes import prompts as prompt_sets
 from scenes.gold import gold_factors, gold_reward

@@ -242,13 +242,12 @@ def test_the_same_run_gives_the_same_scores_twice(finished):
 
 NEW_METHOD = '''"""REINFORCE: the policy gradient without a ratio."""
 
+from methods import Loss, Method, Prepared
 from methods.maths.advantages import group_advantages
-from methods.base import Method, MethodConfig, Prepared
 
 
 class Reinforce(Method):
     name = "reinforce"
-    Config = MethodConfig
 
     def prepare(self, rollout):
         advantages = group_advantages(rollout.rewards, rollout.groups, "none")
@@ -256,7 +255,7 @@ class Reinforce(Method):
 
     def loss(self, batch):
         loss = -(batch.advantages * batch.log_prob).sum() / batch.rows
-        return loss, {"policy_loss": loss.item()}
+        return Loss(loss, logged={"policy_loss": loss.item()})
 '''
 NEW_ROW = "label: REINFORCE\nalgorithm: reinforce\nsource: ours\n"
 

@@ -39,8 +39,17 @@ def _by_sum(value: float, dimensions: int) -> float:
     return value * PAPER_DIMENSIONS / dimensions
 
 
-ClipRange = Annotated[float, Field(gt=0), DependsOnLatentSize(_by_spread)]
-KLThreshold = Annotated[float, Field(gt=0), DependsOnLatentSize(_by_sum)]
+_STATED = f"at {PAPER_DIMENSIONS:,} latent dimensions"
+ClipRange = Annotated[
+    float,
+    Field(gt=0, description=f"epsilon of the clipped ratio, {_STATED}; paper: 1e-4 (GARDO section 5)"),
+    DependsOnLatentSize(_by_spread),
+]
+KLThreshold = Annotated[
+    float,
+    Field(gt=0, description=f"epsilon_KL, {_STATED}: the reference is reset when the KL loss exceeds it"),
+    DependsOnLatentSize(_by_sum),
+]
 
 
 def carried_over(config: Config, dimensions: int) -> Config:
