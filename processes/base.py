@@ -1,9 +1,12 @@
 """The contract between a process and the training loop.
 
-experience = process.collect(iteration)
-for batches in process.gradient_steps(experience):
-    for batch in batches:
-        method.loss(batch).backward()
+Trainer's whole update is
+
+    for batches in process.gradient_steps(process.collect(iteration)):
+        for batch in batches:
+            method.loss(batch).backward()
+
+with an optimiser step after each gradient step's batches.
 """
 
 from __future__ import annotations
