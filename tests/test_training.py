@@ -31,7 +31,7 @@ from rewards.base import RewardError
 from training import data
 from training.configuration import ConfigError, load_run
 from training.files import sha256, to_yaml
-from training.prompts import PromptSet
+from training.prompts import PromptList, PromptSet
 from training.resolve import load_base_model, load_method, load_task, method_names, resolve_run
 from training.seeding import generator
 from training.trainer import Trainer
@@ -214,9 +214,8 @@ def test_what_a_run_lacks_is_said_before_the_model_is_opened(tmp_path, monkeypat
         Trainer(config, tmp_path)
 
 
-def test_more_prompts_than_the_drawn_tags_have_are_refused(model):
-    prompts = PromptSet.__new__(PromptSet)
-    prompts.prompts, prompts.by_tag, prompts.tag_weights = [{}] * 3, {"a": [0], "b": [1, 2]}, {"a": 1, "b": 0}
+def test_more_prompts_than_the_drawn_tags_have_are_refused():
+    prompts = PromptList([{"tag": tag} for tag in "abb"], {"a": 1, "b": 0})
     assert prompts.draw(1, 1, 1) == [0]
     with pytest.raises(ValueError, match="prompts_per_iteration is 2, but the drawn tags have 1 prompts"):
         prompts.draw(2, 1, 1)

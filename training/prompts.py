@@ -32,7 +32,33 @@ def _room(file: Path, count: int, like: torch.Tensor) -> torch.Tensor:
     return torch.from_file(str(file), shared=True, size=shape.numel(), dtype=like.dtype).view(shape)
 
 
-class PromptSet:
+class PromptList:
+    """Training prompts by tag, of which every iteration draws some."""
+
+    def __init__(self, prompts: list[dict], tag_weights: dict[str, float]):
+        self.prompts, self.tag_weights = prompts, tag_weights
+        self.by_tag: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            self.by_tag.setdefault(prompt["tag"], []).append(index)
+
+    def draw(self, count: int, seed: int, iteration: int) -> list[int]:
+        """``count`` different prompt indices for one iteration, tags drawn by their weights."""
+        rng = random.Random(seed_of("prompts", seed, iteration))
+        if not self.tag_weights:
+            return rng.sample(range(len(self.prompts)), count)
+        tags, weights = zip(*self.tag_weights.items(), strict=True)
+        known = sum(len(self.by_tag[tag]) for tag, weight in self.tag_weights.items() if weight > 0)
+        if count > known:
+            raise ValueError(f"prompts_per_iteration is {count}, but the drawn tags have {known} prompts")
+        chosen: list[int] = []
+        while len(chosen) < count:
+            index = rng.choice(self.by_tag[rng.choices(tags, weights)[0]])
+            if index not in chosen:
+                chosen.append(index)
+        return chosen
+
+
+class PromptSet(PromptList):
     """Training prompts with embeddings computed once, by the first rank of each node."""
 
     def __init__(
@@ -43,11 +69,7 @@ class PromptSet:
         batch: int = 256,
         ranks: Ranks | None = None,
     ):
-        self.prompts = read(path)
-        self.by_tag: dict[str, list[int]] = {}
-        for index, prompt in enumerate(self.prompts):
-            self.by_tag.setdefault(prompt["tag"], []).append(index)
-        self.tag_weights = tag_weights
+        super().__init__(read(path), tag_weights)
         texts = [p["prompt"] for p in self.prompts]
         first = ranks is None or ranks.first_of_node
         with ranks.node_folder() if ranks else tempfile.TemporaryDirectory() as name:
@@ -72,19 +94,3 @@ class PromptSet:
         example = model.encode_prompts(texts[:1])
         rooms = {"tokens": example.tokens, "pooled": example.pooled}
         return Prompts(*(_room(folder / name, len(texts), like) for name, like in rooms.items()))
-
-    def draw(self, count: int, seed: int, iteration: int) -> list[int]:
-        """``count`` different prompt indices for one iteration, tags drawn by their weights."""
-        rng = random.Random(seed_of("prompts", seed, iteration))
-        if not self.tag_weights:
-            return rng.sample(range(len(self.prompts)), count)
-        tags, weights = zip(*self.tag_weights.items(), strict=True)
-        known = sum(len(self.by_tag[tag]) for tag, weight in self.tag_weights.items() if weight > 0)
-        if count > known:
-            raise ValueError(f"prompts_per_iteration is {count}, but the drawn tags have {known} prompts")
-        chosen: list[int] = []
-        while len(chosen) < count:
-            index = rng.choice(self.by_tag[rng.choices(tags, weights)[0]])
-            if index not in chosen:
-                chosen.append(index)
-        return chosen
