@@ -176,7 +176,7 @@ class Anchored(Method):
         apart = (batch.mean - batch.reference_mean).square().flatten(1).mean(1).sum() / batch.rows
         error = batch.data.velocity - (batch.data.noise - batch.data.x0)
         data = error.square().flatten(1).mean(1).sum() / batch.data_rows
-        return Loss(policy + apart + data, steering=apart.item(), logged={"anchor": data.item(), "apart": apart.item()})
+        return Loss(policy + apart + data, steering=apart.item(), logged={"anchor": data.item()})
 
     def after_update(self, steering):
         return steering > 1e-10
