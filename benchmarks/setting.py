@@ -44,12 +44,3 @@ def make_data(run, path: Path, device: str) -> None:
     prompts = PromptSet(Path(run.task_settings.prompts), run.task_settings.tag_weights, model)
     make = {"synthetic": synthetic_latents, "real": real_latents}[run.training.data]
     save(path, make(model, prompts, 1, batch=64), prompts, 1)
-
-
-def iterate(trainer: Trainer, iteration: int) -> None:
-    """One iteration of the suite's own loop."""
-    if trainer.method.needs.process == "data":
-        trainer.update_on_data(iteration)
-        return
-    collected = trainer.collector.collect(iteration, trainer.history)
-    trainer.update(collected, trainer.method.prepare(collected.rollout), iteration)

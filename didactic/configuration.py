@@ -130,8 +130,7 @@ def looks_at_features(row: MixtureRow) -> bool:
     """Whether the row's method wants diversity features."""
     if row.algorithm is None:
         return False
-    kind = methods.get(row.algorithm)
-    return kind(kind.Config(**row.parameters), latent_dimensions=2).needs.features
+    return methods.get(row.algorithm).Config(**row.parameters).needs().features
 
 
 def load(path: Path) -> MixtureConfig:
@@ -146,7 +145,7 @@ def load(path: Path) -> MixtureConfig:
             raise ConfigError(f"{path}: row {name!r}: {error}") from None
         where = f"{path}: row {name!r}, parameters"
         parameters = parse(kind.Config, row.parameters, where)
-        if kind(parameters, latent_dimensions=2).needs.process != "reverse":
+        if parameters.needs().process != "reverse":
             raise ConfigError(f"{path}: row {name!r}: {row.algorithm!r} does not train on denoising steps")
     for name, grid in config.map.grids.items():
         for values in _settings(config.setting, grid):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from base_models.base import POLICY, BaseModel, Prompts
-from methods.sde import flow_sde_step
-from training.rollout import noise
+from methods.maths.sde import flow_sde_step
+from processes.sampling import noise
 
 KL, DIFFUSION_LOSS = "kl_from_base", "diffusion_loss"
 LEVELS = 8  # noise shares of the diffusion loss

@@ -17,11 +17,11 @@ from base_models import open_base_model
 from base_models.base import BaseModel, Prompts
 from evaluation import measures
 from evaluation.contact_sheet import contact_sheet
+from processes.sampling import decode, sample_ode
 from scenes.prompts import read as read_prompts
 from training.configuration import load_run, read_yaml
 from training.data import encode_scenes
 from training.files import replacing
-from training.rollout import decode, sample_ode
 from training.seeding import generator
 
 SHEET_PROMPTS = 8

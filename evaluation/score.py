@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 import rewards
 from evaluation.sample import MEASURES
-from methods.diversity import group_diversity
+from methods.maths.diversity import group_diversity
 from rewards.features import get_features
 from scenes.prompts import read as read_prompts
 from training.configuration import load_run, read_yaml

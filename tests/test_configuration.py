@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import methods
 from evaluation.configuration import load_evaluation
+from methods.maths.latent_size import PAPER_DIMENSIONS
 from training import resolve
 from training.configuration import ConfigError
 
@@ -43,6 +45,26 @@ def test_every_preset_resolves(name):
     config = yaml.safe_load(Path(f"config/{name}.yaml").read_text())
     runs = resolve.resolve_grid(config)
     assert all(run.run == key and len(run.hash) == 64 for key, run in runs.items())
+
+
+@pytest.mark.parametrize("name", [n for n in resolve.method_names() if n != "base"])
+def test_thresholds_are_the_papers_and_carried_over_to_the_embedded_models(name):
+    """In force at 512 dimensions, a latent of the embedded models, and at the papers' 65,536."""
+    threshold = 3e-4 if name in ("gardo_code_threshold", "gardo_official_code") else 1e-4
+    run = resolve_one(method=name, task="ocr")
+    algorithm = methods.get(run.algorithm)
+    parameters = algorithm.Config(**run.parameters)
+    expected = {"clip_range": (1e-3, 1e-4), "kl_threshold": (threshold * 128, threshold)}
+    small, large = (algorithm(parameters, dimensions).config for dimensions in (512, PAPER_DIMENSIONS))
+    for key in expected.keys() & type(parameters).model_fields.keys():
+        assert (getattr(small, key), getattr(large, key)) == expected[key], key
+
+
+def test_what_no_process_can_serve_is_refused_with_its_file(monkeypatch):
+    config = methods.get("diffusion_nft").Config
+    monkeypatch.setattr(config, "needs", lambda self: methods.Needs(process="forward", data=True))
+    with pytest.raises(ConfigError, match=r"methods/diffusion_nft.py.*'forward' cannot serve data = True"):
+        resolve_one(method="diffusion_nft")
 
 
 def test_presets_share_no_run():
@@ -102,9 +124,9 @@ def test_an_unknown_metric(tmp_path):
 
 
 def test_a_method_that_needs_data_must_be_given_some(config_copy):
-    edit(config_copy / "methods/ddrl_real.yaml", lambda v: v.pop("training"))
+    edit(config_copy / "methods/ddrl_synthetic.yaml", lambda v: v.pop("training"))
     with pytest.raises(ConfigError, match=r"'data' is 'none'"):
-        resolve_one(method="ddrl_real")
+        resolve_one(method="ddrl_synthetic")
 
 
 def test_a_run_that_starts_from_another_follows_its_configuration(config_copy):

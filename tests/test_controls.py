@@ -13,6 +13,7 @@ import methods
 import rewards
 from evaluation.configuration import load_evaluation, roles
 from methods import Rollout
+from processes.collect import groups_without_spread, shuffled
 from rewards.shortcut import EXPLOIT
 from scenes import prompts as prompt_sets
 from scenes.gold import gold_factors, gold_reward
@@ -20,7 +21,6 @@ from scenes.renderer import render_many
 from scenes.vocabulary import BACKGROUNDS
 from scenes.wall import tone_offset
 from training import resolve
-from training.collect import groups_without_spread, shuffled
 from training.configuration import ConfigError, merged
 from training.files import to_yaml
 from training.seeding import generator

@@ -9,10 +9,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from base_models.base import BaseModelConfig
-from methods.sde import STEPS
+from methods.maths.sde import STEPS
 
 Settings = TypeVar("Settings", bound=BaseModel)
 DIVERSITY = "diversity"  # a monitored metric that is no reward
+SHARE = "share_of_run"
 
 
 class ConfigError(ValueError):
@@ -156,6 +157,18 @@ def merged(base: dict, over: dict) -> dict:
         if isinstance(base[key], dict) and isinstance(over[key], dict):
             result[key] = merged(base[key], over[key])
     return result
+
+
+def in_steps(value, steps: int, where: str):
+    """A parameter; one given as ``{share_of_run: x}`` becomes that share of the run's gradient steps."""
+    if not isinstance(value, dict):
+        return value
+    share = value.get(SHARE)
+    if set(value) != {SHARE} or isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise ConfigError(f"{where} is {value!r}; valid: a value, or {{{SHARE}: number above 0, at most 1}}")
+    if not 0 < share <= 1:
+        raise ConfigError(f"{where}: {SHARE} is {share!r}; valid: above 0, at most 1")
+    return max(1, round(share * steps))
 
 
 def read_yaml(path: Path) -> dict:

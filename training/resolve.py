@@ -10,6 +10,7 @@ from pathlib import Path
 
 import base_models
 import methods
+import processes
 import prompt_sets
 import rewards
 from base_models.base import BaseModelConfig
@@ -25,6 +26,7 @@ from training.configuration import (
     TaskConfig,
     TaskTraining,
     TrainingConfig,
+    in_steps,
     merged,
     parse,
     read_yaml,
@@ -32,7 +34,6 @@ from training.configuration import (
 from training.files import to_yaml, write_if_changed
 
 CONFIG = Path("config")
-SHARE = "share_of_run"
 RESOURCES = Path("resources")
 
 
@@ -161,7 +162,7 @@ def load_method(name: str) -> MethodFile:
         raise ConfigError(
             f"{where}: key 'algorithm' is {method.algorithm!r}; valid: {', '.join(methods.names())}"
         )
-    given = {k: _in_steps(v, 1, f"{where}: parameters: key {k!r}") for k, v in method.parameters.items()}
+    given = {k: in_steps(v, 1, f"{where}: parameters: key {k!r}") for k, v in method.parameters.items()}
     parse(methods.get(method.algorithm).Config, given, f"{where}: parameters")
     return method
 
@@ -180,16 +181,14 @@ def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     return dict(sorted({**shipped, **commits(plugins)}.items()))
 
 
-def _in_steps(value, steps: int, where: str):
-    """A parameter; one given as ``{share_of_run: x}`` becomes that share of the run's gradient steps."""
-    if not isinstance(value, dict):
-        return value
-    share = value.get(SHARE)
-    if set(value) != {SHARE} or isinstance(share, bool) or not isinstance(share, (int, float)):
-        raise ConfigError(f"{where} is {value!r}; valid: a value, or {{{SHARE}: number above 0, at most 1}}")
-    if not 0 < share <= 1:
-        raise ConfigError(f"{where}: {SHARE} is {share!r}; valid: above 0, at most 1")
-    return max(1, round(share * steps))
+def _check_needs(needs: methods.Needs, data: str, algorithm: str, where: str) -> None:
+    """Raise ``ConfigError`` where a method's needs cannot be served."""
+    try:
+        processes.get(needs.process).check(needs)
+    except ValueError as error:
+        raise ConfigError(f"methods/{algorithm}.py: {error}") from None
+    if needs.data != (data != "none"):
+        raise ConfigError(f"{where}: key 'data' is {data!r}, which {algorithm} cannot use")
 
 
 def _start(base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...]):
@@ -257,14 +256,11 @@ def resolve_run(
     where_parameters = f"parameters of {method} (config/methods/{method}.yaml and the main config)"
     steps = training.iterations * training.gradient_steps
     given = {
-        key: _in_steps(value, steps, f"{where_parameters}: key {key!r}")
+        key: in_steps(value, steps, f"{where_parameters}: key {key!r}")
         for key, value in {**method_file.parameters, **over}.items()
     }
     parameters = parse(algorithm.Config, given, where_parameters)
-    if algorithm(parameters, latent_dimensions=1).needs.data != (training.data != "none"):
-        raise ConfigError(
-            f"{where}: key 'data' is {training.data!r}, which {method_file.algorithm} cannot use"
-        )
+    _check_needs(parameters.needs(), training.data, method_file.algorithm, where)
     if training.data == "real" and task_config.real_data is None:
         raise ConfigError(f"{where}: key 'data' is 'real', but config/tasks/{task}.yaml has no 'real_data'")
     shares = config.get("snapshot_shares", [])

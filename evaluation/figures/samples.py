@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from evaluation.figures.style import NothingToDraw, save
 from evaluation.image_scores import ByImage
 from evaluation.table_formats import decimal
-from methods.gate import uncertainty
+from methods.maths.gate import uncertainty
 
 CELL = 0.85  # inches of one image
 

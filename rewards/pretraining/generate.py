@@ -9,9 +9,9 @@ import torch
 
 from base_models import open_base_model
 from base_models.pretraining.data import EVERYTHING, training_prompts
+from processes.sampling import decode, noise, sample_ode
 from rewards.pretraining.decoded import save_generated
 from training.resolve import load_base_model
-from training.rollout import decode, noise, sample_ode
 from training.seeding import generator
 
 PROMPTS, PER_PROMPT, BATCH = 600, 4, 96

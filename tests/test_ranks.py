@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from base_models import open_base_model
-from training import data, lock, processes
+from training import data, lock, ranks
 from training.lock import Busy, only_writer
 from training.prompts import KEPT, PromptSet
 from training.resolve import load_base_model, load_task
@@ -54,23 +54,23 @@ class Process:
 
 
 def test_processes_wait_two_hours_unless_told_otherwise(monkeypatch):
-    monkeypatch.delenv(processes.TIMEOUT, raising=False)
-    assert processes.timeout() == timedelta(hours=2)
-    monkeypatch.setenv(processes.TIMEOUT, "0.5")
-    assert processes.timeout() == timedelta(seconds=30)
+    monkeypatch.delenv(ranks.TIMEOUT, raising=False)
+    assert ranks.timeout() == timedelta(hours=2)
+    monkeypatch.setenv(ranks.TIMEOUT, "0.5")
+    assert ranks.timeout() == timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("wrong", ["2h", "0", "-1", "inf", "nan"])
 def test_a_wrong_timeout_is_named(monkeypatch, wrong):
-    monkeypatch.setenv(processes.TIMEOUT, wrong)
+    monkeypatch.setenv(ranks.TIMEOUT, wrong)
     with pytest.raises(ValueError, match=f"GOODHART_PROCESS_TIMEOUT is '{wrong}'; valid: minutes"):
-        processes.timeout()
+        ranks.timeout()
 
 
 @pytest.mark.parametrize("minutes, ends_well", [("", True), ("0.02", False)])
 def test_the_timeout_reaches_the_processes(minutes, ends_well):
     command = ["torchrun", "--nproc_per_node", "2", "tests/wait_for_each_other.py", "4"]
-    environment = {**os.environ, processes.TIMEOUT: minutes, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, ranks.TIMEOUT: minutes, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode == 0) == ends_well, done.stderr
 
@@ -191,8 +191,8 @@ def test_processes_of_a_node_share_the_embedding(model, few, tmp_path, monkeypat
     whole = PromptSet(few, {}, model, batch=2).embeddings
     asked, folder = counted(model, monkeypatch), tmp_path / "node"
     folder.mkdir()
-    PromptSet(few, {}, model, batch=2, processes=Process(0, 2, folder))
-    shared = PromptSet(few, {}, model, batch=2, processes=Process(1, 2, folder)).embeddings
+    PromptSet(few, {}, model, batch=2, ranks=Process(0, 2, folder))
+    shared = PromptSet(few, {}, model, batch=2, ranks=Process(1, 2, folder)).embeddings
     assert asked == [
         1,
         2,

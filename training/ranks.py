@@ -1,7 +1,7 @@
-"""Several processes that train one run together, through accelerate.
+"""Ranks: the operating system's processes that train one run together, through accelerate.
 
-Every process holds the whole policy and a share of an iteration's images. Rewards are gathered and
-gradients added up, so the number of processes does not enter the result. One process needs no launcher,
+Every rank holds the whole policy and a share of an iteration's images. Rewards are gathered and
+gradients added up, so the number of ranks does not enter the result. One rank needs no launcher,
 several have any that accelerate understands:
 
     torchrun --nproc_per_node 4 -m training run results/runs/RUN
@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 
+T = TypeVar("T")
 TIMEOUT = "GOODHART_PROCESS_TIMEOUT"  # environment: minutes that processes wait for each other
 # NCCL's own ten minutes are less than one process may need alone: to read a pipeline from a network disk, to
 # load a reward's 17 GB. A process that has died ends the others at once, whatever this says.
@@ -40,8 +42,8 @@ def timeout() -> timedelta:
     return timedelta(minutes=minutes)
 
 
-class Processes:
-    """This process among all. ``device`` is "cpu", or "cuda" for the accelerator of each process."""
+class Ranks:
+    """This rank among all. ``device`` is "cpu", or "cuda" for the accelerator of each rank."""
 
     def __init__(self, device: str = "cpu"):
         self._state = PartialState(cpu=device == "cpu", timeout=timeout())
@@ -50,7 +52,7 @@ class Processes:
         self.device = self._state.device
 
     def share(self, images: int) -> slice:
-        """Which of ``images`` this process makes. Raises ``ValueError`` if the shares would differ."""
+        """Which of ``images`` this rank makes. Raises ``ValueError`` if the shares would differ."""
         if images % self.count:
             raise ValueError(
                 f"{images} images per iteration (prompts_per_iteration x group_size) cannot be shared "
@@ -60,22 +62,22 @@ class Processes:
         return slice(self.index * size, (self.index + 1) * size)
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """The (n, ...) of every process in order, (count * n, ...), on the CPU."""
+        """The (n, ...) of every rank in order, (count * n, ...), on the CPU."""
         if self.count == 1:
             return values.cpu()
         return gather(values.to(self.device).contiguous()).cpu()
 
     def add_up(self, gradients: list[torch.Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, in one message."""
+        """Replace each tensor by its sum over the ranks, in one message."""
         if self.count == 1:
             return
         flat = reduce(torch.cat([g.flatten() for g in gradients]), reduction="sum")
         for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
 
-    def gather_numbers(self, numbers: dict[str, float]) -> list[dict[str, float]]:
-        """The dictionary of every process, in order; their keys may differ."""
-        return [numbers] if self.count == 1 else gather_object([numbers])
+    def gather_objects(self, value: T) -> list[T]:
+        """The ``value`` of every rank, in order; it is pickled on its way."""
+        return [value] if self.count == 1 else gather_object([value])
 
     def wait(self) -> None:
         self._state.wait_for_everyone()
@@ -91,7 +93,7 @@ class Processes:
 
     @contextmanager
     def node_folder(self) -> Iterator[Path]:
-        """A temporary folder that the processes of a node share, gone after the block."""
+        """A temporary folder that the ranks of a node share, gone after the block."""
         names = [uuid.uuid4().hex]
         if self.count > 1:
             broadcast_object_list(names)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from methods.advantages import Reading
+from methods.maths.advantages import Reading
 
 ROUNDING = 1e-9
 
