@@ -119,10 +119,10 @@ def write_results(config: dict, results: Path) -> Path:
 
 def measure(results: Path, settings: Path) -> dict[str, tuple[float, float]]:
     """Wall and CPU seconds of each rendering; reading the stored files counts towards ``read``."""
-    from evaluation.figures.render import render_figures
-    from evaluation.pages import render_pages
-    from evaluation.report import check_instrument, judge_claims, render_tables
-    from evaluation.results import read
+    from reporting.figures.render import render_figures
+    from reporting.pages import render_pages
+    from reporting.report import check_instrument, judge_claims, render_tables
+    from reporting.results import read
 
     stored, seconds, judged = [], {}, results / "instrument.json"
     jobs = {

@@ -30,46 +30,46 @@ def _collect(arguments) -> None:
 
 
 def _results(arguments):
-    from evaluation.results import read
+    from reporting.results import read
 
     return read(arguments.scores, arguments.settings, arguments.images, arguments.mixture)
 
 
 def _tables(arguments) -> None:
-    from evaluation.report import render_tables
+    from reporting.report import render_tables
 
     for path in render_tables(_results(arguments), arguments.out, arguments.instrument):
         print(path)
 
 
 def _figures(arguments) -> None:
-    from evaluation.figures.render import render_figures
+    from reporting.figures.render import render_figures
 
     for path in render_figures(_results(arguments), arguments.out):
         print(path)
 
 
 def _pages(arguments) -> None:
-    from evaluation.pages import render_pages
+    from reporting.pages import render_pages
 
     for path in render_pages(_results(arguments), arguments.out):
         print(path)
 
 
 def _claims(arguments) -> None:
-    from evaluation.report import judge_claims
+    from reporting.report import judge_claims
 
     judge_claims(_results(arguments), arguments.claims, arguments.out, arguments.instrument)
 
 
 def _instrument(arguments) -> None:
-    from evaluation.report import check_instrument
+    from reporting.report import check_instrument
 
     check_instrument(_results(arguments), arguments.checks, arguments.out)
 
 
 def _tuning(arguments) -> None:
-    from evaluation.tuning import render
+    from reporting.tuning import render
 
     render(_results(arguments), arguments.checks, arguments.out)
 

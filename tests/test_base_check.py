@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 import rewards
-from evaluation import base_check
-from evaluation.base_check import AGREES, HIGH, LOW, UNKNOWN, check, markdown, verdict
-from evaluation.statistics import COLUMNS
+from reporting import base_check
+from reporting.base_check import AGREES, HIGH, LOW, UNKNOWN, check, markdown, verdict
+from reporting.statistics import COLUMNS
 
 CONFIG = Path(__file__).parents[1] / "config"
 SPEC = yaml.safe_load((CONFIG / "base_check.yaml").read_text())

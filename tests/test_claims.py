@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.claim_tests import MIXTURE, Claims, ClaimTest, load
-from evaluation.claims import NO_INSTRUMENT, combine, evaluate, judge, write
-from evaluation.evidence import Evidence, evidence_of
-from evaluation.image_scores import Images
+from reporting.claim_tests import MIXTURE, Claims, ClaimTest, load
+from reporting.claims import NO_INSTRUMENT, combine, evaluate, judge, write
+from reporting.evidence import Evidence, evidence_of
+from reporting.image_scores import Images
 from training.configuration import ConfigError, read_yaml
 
 CLAIMS = Path("config/claims.yaml")

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from evaluation import costs, origin
+from reporting import costs, origin
 
 
 def provenance(seconds: float, dirty: bool | None = False, memory: float = 900.0) -> dict:

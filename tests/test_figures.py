@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from evaluation.comparison import change_from_base
-from evaluation.figures import bars, curves, samples, style, tradeoff, turn
-from evaluation.image_scores import Images
+from reporting.comparison import change_from_base
+from reporting.figures import bars, curves, samples, style, tradeoff, turn
+from reporting.image_scores import Images
 from evaluation.measures import KL
-from evaluation.statistics import last_step
-from evaluation.trajectories import windowed
+from reporting.statistics import last_step
+from reporting.trajectories import windowed
 
 LABELS = {"base": "base model", "grpo": "GRPO β=0", "gardo": "GARDO"}
 TASKS = ("geneval", "ocr")

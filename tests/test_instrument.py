@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from evaluation import instrument, standing
-from evaluation.claim_tables import caption
-from evaluation.claim_tests import load as load_claims
-from evaluation.claims import evaluate as evaluate_claims
-from evaluation.evidence import evidence_of
-from evaluation.instrument_settings import INSTRUMENT, load
-from evaluation.statistics import smallest_effect
+from reporting import instrument, standing
+from reporting.claim_tables import caption
+from reporting.claim_tests import load as load_claims
+from reporting.claims import evaluate as evaluate_claims
+from reporting.evidence import evidence_of
+from reporting.instrument_settings import INSTRUMENT, load
+from reporting.statistics import smallest_effect
 from training.configuration import ConfigError
 
 CONFIG = load(INSTRUMENT)

@@ -189,7 +189,7 @@ def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(
     text = Path("config/instrument.yaml").read_text()
     assert stated in text
     path.write_text(text.replace(stated, broken))
-    monkeypatch.setattr("evaluation.instrument_settings.INSTRUMENT", path)
+    monkeypatch.setattr("reporting.instrument_settings.INSTRUMENT", path)
     with pytest.raises(ConfigError, match=message):
         make_plan(preset("config"))
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from evaluation.publish import BLOCK, fill, publish, rows_under
+from reporting.publish import BLOCK, fill, publish, rows_under
 from tests.repository_copy import ROOT
 
 TABLE = """# Title

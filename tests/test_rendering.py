@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rendering import BASE, write_results
-from evaluation.figures.render import render_figures
-from evaluation.pages import render_pages
-from evaluation.report import check_instrument, judge_claims, render_tables
-from evaluation.results import read
+from reporting.figures.render import render_figures
+from reporting.pages import render_pages
+from reporting.report import check_instrument, judge_claims, render_tables
+from reporting.results import read
 
 CONFIG = {"seeds": [1, 2], "snapshot_shares": [0.5], "tables": ["main", "ablation", "cost"]}
 CONFIG["grid"] = [{"base": BASE, "task": "ocr", "methods": ["base", "grpo", "gardo", "gardo_no_diversity"]}]

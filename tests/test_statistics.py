@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from evaluation import statistics as st
-from evaluation.image_scores import by_image, by_seed
+from reporting import statistics as st
+from reporting.image_scores import by_image, by_seed
 
 REFERENCE = json.loads((Path(__file__).parent / "statistics_reference.json").read_text())
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from evaluation.table_formats import Text, decimal, escape_tex, latex, markdown, numbers
-from evaluation.tables import NoRows, match, render
+from reporting.table_formats import Text, decimal, escape_tex, latex, markdown, numbers
+from reporting.tables import NoRows, match, render
 
 GOLDEN = Path(__file__).parent / "golden_tables"
 CONFIG = Path(__file__).parents[1] / "config"

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from test_tables import check_tex
 
-from evaluation import trajectories, trajectory_tables
-from evaluation.tables import NoRows
+from reporting import trajectories, trajectory_tables
+from reporting.tables import NoRows
 
 CONFIG = Path(__file__).parents[1] / "config"
 LABELS = {"base": "base", "grpo": "GRPO", "gardo": "GARDO", "grpo_shuffled": "shuffled"}

@@ -170,9 +170,9 @@ def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
         (finished / path).write_text((finished / path).read_text() + "\n# a remark\n")
     assert planned(finished) == set()
     for style, drawn in (
-        ("evaluation/tables.py", {"tables"}),
+        ("reporting/tables.py", {"tables"}),
         ("config/tables.yaml", {"tables", "pages"}),
-        ("evaluation/figures/style.py", {"tables", "pages", "figures"}),
+        ("reporting/figures/style.py", {"tables", "pages", "figures"}),
         ("config/claims.yaml", {"tables", "pages", "figures", "claims"}),
         ("config/instrument.yaml", {"tables", "pages", "figures", "claims", "instrument"}),
     ):

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from didactic.configuration import load as load_mixture
-from evaluation import claim_tests, instrument_settings
+from reporting import claim_tests, instrument_settings
 from training.configuration import ConfigError, read_yaml
 from training.resolve import method_names, task_names
 
@@ -58,7 +58,7 @@ def check_tables(requested: list[str]) -> None:
 def empty_tables(requested: list[str], rows: list) -> list[str]:
     """One line for each requested table that no row of the grid would fill."""
     # Not at the top: it brings scipy along, and every job of a cluster reads the workflow anew.
-    from evaluation.tables import chosen_bases, chosen_methods, match
+    from reporting.tables import chosen_bases, chosen_methods, match
 
     base_method, known, lines = read_yaml(TABLES)["base_method"], _tables(), []
     bases = list(dict.fromkeys(row.base for row in rows))

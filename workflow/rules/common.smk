@@ -9,7 +9,7 @@ sys.path.insert(0, os.getcwd())
 
 from didactic.configuration import jobs_of_map as mixture_map_jobs  # noqa: E402
 from didactic.configuration import load as load_mixture  # noqa: E402
-from evaluation.tracking import default_uri  # noqa: E402
+from reporting.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from training.command import JOB_ENVIRONMENT  # noqa: E402
@@ -70,8 +70,8 @@ def run_files(name):
 
 
 def rendering_code(*names):
-    """Files of evaluation/ by name; their change renders again."""
-    return sorted(path for name in names for path in glob.glob(f"evaluation/{name}.py"))
+    """Files of reporting/ by name; their change renders again."""
+    return sorted(path for name in names for path in glob.glob(f"reporting/{name}.py"))
 
 
 def mixture_results():

@@ -201,5 +201,5 @@ rule base_check:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        "python -m evaluation.base_check {input.scores} --settings {input.settings}"
+        "python -m reporting.base_check {input.scores} --settings {input.settings}"
         " --expected {input.expected} --published {input.published} --out {output.markdown} 2> {log}"

@@ -1,7 +1,7 @@
-"""``python -m evaluation.publish``: what a finished grid says, copied to where git keeps it.
+"""``python -m reporting.publish``: what a finished grid says, copied to where git keeps it.
 
     snakemake --cores all results/tables results/figures results/claims.md --configfile config/full.yaml
-    python -m evaluation.publish --command "the line above" --out docs/results --readme README.md
+    python -m reporting.publish --command "the line above" --out docs/results --readme README.md
 
 Tables, claims and the instrument's verdicts are copied as they are, figures in fewer colours, with a page
 that says which commits, machine and packages they come from. The tables that the README shows stand there
@@ -25,9 +25,9 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from evaluation import origin
-from evaluation.claims import MIXTURE
-from evaluation.results import read
+from reporting import origin
+from reporting.claims import MIXTURE
+from reporting.results import read
 from training.command import run_command
 from training.files import replacing, write_text
 
@@ -86,7 +86,7 @@ def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> 
         "",
         f"    {command}",
         "",
-        "and copied here by `python -m evaluation.publish`. [Findings](../findings.md) says what they mean.",
+        "and copied here by `python -m reporting.publish`. [Findings](../findings.md) says what they mean.",
         "",
         f"- {origin.sentence(provenances)}",
         f"- {len(provenances)} runs, {hours:.1f} CPU hours of training.",
@@ -161,7 +161,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.publish", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m reporting.publish", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--readme", type=Path, help="page whose tables are filled")

@@ -10,9 +10,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from evaluation.comparison import change_from_base
-from evaluation.figures.curves import from_base
-from evaluation.figures.style import (
+from reporting.comparison import change_from_base
+from reporting.figures.curves import from_base
+from reporting.figures.style import (
     BASE_MARK,
     STYLE,
     NothingToDraw,
@@ -24,7 +24,7 @@ from evaluation.figures.style import (
     panels,
 )
 from evaluation.measures import KL
-from evaluation.statistics import bootstrap_interval, check_scores, last_step
+from reporting.statistics import bootstrap_interval, check_scores, last_step
 
 OTHER = dict(color="0.7", marker=".", linestyle="none", markersize=6)
 

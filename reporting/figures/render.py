@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import trajectories
-from evaluation.figures import bars, curves, samples, tradeoff, turn
-from evaluation.figures.style import NothingToDraw
-from evaluation.results import Results
+from reporting import trajectories
+from reporting.figures import bars, curves, samples, tradeoff, turn
+from reporting.figures.style import NothingToDraw
+from reporting.results import Results
 from evaluation.score import count_objects
 from scenes.prompts import read as read_prompts
 from training.configuration import load_run, read_yaml

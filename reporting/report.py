@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from evaluation import (
+from reporting import (
     claims,
     comparison,
     costs,
@@ -16,8 +16,8 @@ from evaluation import (
     trajectories,
     trajectory_tables,
 )
-from evaluation.evidence import evidence_in
-from evaluation.results import Results
+from reporting.evidence import evidence_in
+from reporting.results import Results
 from training.configuration import read_yaml
 from training.files import replacing
 

@@ -1,6 +1,6 @@
 """The untrained base model beside what it should score: one verdict per metric, before anything is trained.
 
-``python -m evaluation.base_check SCORES... --settings FILE --expected FILE --published FILE --out FILE``
+``python -m reporting.base_check SCORES... --settings FILE --expected FILE --published FILE --out FILE``
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 import rewards
-from evaluation.statistics import bootstrap_interval, last_step
-from evaluation.table_formats import DASH
+from reporting.statistics import bootstrap_interval, last_step
+from reporting.table_formats import DASH
 from training.command import run_command
 from training.configuration import read_yaml
 from training.files import replacing, write_text
@@ -134,7 +134,7 @@ def _write(arguments) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.base_check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m reporting.base_check", description=__doc__)
     parser.add_argument("scores", type=Path, nargs="*", help="score files of untrained base models")
     for name in ("settings", "expected", "published", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)

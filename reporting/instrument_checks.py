@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from evaluation.evidence import BySeed, Evidence, Windows
-from evaluation.instrument_settings import InstrumentConfig, Thresholds
-from evaluation.statistics import Interval, bootstrap_interval, paired_differences, smallest_effect
-from evaluation.table_formats import decimal
+from reporting.evidence import BySeed, Evidence, Windows
+from reporting.instrument_settings import InstrumentConfig, Thresholds
+from reporting.statistics import Interval, bootstrap_interval, paired_differences, smallest_effect
+from reporting.table_formats import decimal
 
 Verdict = Literal["passes", "fails", "not measured"]
 EXPLOIT = "exploit_rate"

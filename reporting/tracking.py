@@ -4,9 +4,9 @@ Training writes plain files and knows nothing of MLflow; this file is the only o
 inside functions. Logging is therefore a job of its own that may be repeated: a run that is logged again
 replaces its former entry, and the store holds exactly one active entry per run id.
 
-    python -m evaluation.tracking init
-    python -m evaluation.tracking log results/runs/RUN [RUN_DIR ...] [--done FILE]
-    python -m evaluation.tracking ui [--port 5000]
+    python -m reporting.tracking init
+    python -m reporting.tracking log results/runs/RUN [RUN_DIR ...] [--done FILE]
+    python -m reporting.tracking ui [--port 5000]
 
 What goes where:
 
@@ -280,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     common.add_argument("--tracking-uri", default=default_uri(), help="default: %(default)s")
     common.add_argument("--experiment", default=EXPERIMENT)
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation.tracking", description=__doc__.splitlines()[0]
+        prog="python -m reporting.tracking", description=__doc__.splitlines()[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", parents=[common], help="create the database and the experiment")

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.figures.style import (
+from reporting.figures.style import (
     STYLE,
     NothingToDraw,
     blocks_of,

@@ -1,7 +1,7 @@
 """Controls before claims: whether the suite can tell exploitation from drift, per base model and task.
 
 ``results/instrument.json`` is the one source of these verdicts: claims and captions read them there
-(``evaluation/standing.py``). What is checked is in ``evaluation/instrument_checks.py``, the thresholds in
+(``reporting/standing.py``). What is checked is in ``reporting/instrument_checks.py``, the thresholds in
 ``config/instrument.yaml``.
 """
 
@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.evidence import Evidence
-from evaluation.html import html
-from evaluation.instrument_checks import CHECKS, EXPLOIT, Verdict
-from evaluation.instrument_settings import InstrumentConfig, load
-from evaluation.standing import Place, Standing
-from evaluation.table_formats import DASH, Text, decimal, markdown
+from reporting.evidence import Evidence
+from reporting.html import html
+from reporting.instrument_checks import CHECKS, EXPLOIT, Verdict
+from reporting.instrument_settings import InstrumentConfig, load
+from reporting.standing import Place, Standing
+from reporting.table_formats import DASH, Text, decimal, markdown
 from training.files import write_text
 
 TITLE = "The instrument: controls before claims"

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.image_scores import KEY, ByImage, by_seed
-from evaluation.results import Results
-from evaluation.statistics import last_step
+from reporting.image_scores import KEY, ByImage, by_seed
+from reporting.results import Results
+from reporting.statistics import last_step
 from training.configuration import ConfigError
 
 BySeed = Mapping[int, np.ndarray]

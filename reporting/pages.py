@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from evaluation.html import html, page, table
-from evaluation.results import RUN, Results
-from evaluation.table_formats import Text
+from reporting.html import html, page, table
+from reporting.results import RUN, Results
+from reporting.table_formats import Text
 from training.configuration import RunConfig, load_run
 from training.files import replacing
 

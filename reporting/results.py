@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation import image_scores
-from evaluation.image_scores import ByImage
+from reporting import image_scores
+from reporting.image_scores import ByImage
 from training.configuration import read_yaml
 
 RUN = ["run", "base", "task", "method", "seed"]

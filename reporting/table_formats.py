@@ -51,7 +51,7 @@ def escape_tex(text: str) -> str:
     """Text for LaTeX's body; a character outside Latin-1 that ``TEX`` lacks is an error, not a gap."""
     unknown = sorted({c for c in text if ord(c) > 255 and c not in TEX})
     if unknown:
-        raise ValueError(f"no LaTeX form for {unknown} in {text!r}; add it to evaluation.table_formats.TEX")
+        raise ValueError(f"no LaTeX form for {unknown} in {text!r}; add it to reporting.table_formats.TEX")
     return "".join(TEX.get(c, c) for c in text)
 
 

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.figures.style import (
+from reporting.figures.style import (
     BASE_MARK,
     STYLE,
     NothingToDraw,
@@ -22,8 +22,8 @@ from evaluation.figures.style import (
     method_styles,
     panels,
 )
-from evaluation.statistics import bootstrap_interval
-from evaluation.trajectories import EXPLOIT, GOLD, PROXY, runs_over_steps, start, turn, width
+from reporting.statistics import bootstrap_interval
+from reporting.trajectories import EXPLOIT, GOLD, PROXY, runs_over_steps, start, turn, width
 
 PANELS = {PROXY: "proxy", GOLD: "gold", EXPLOIT: "exploit rate"}
 CONTROL = dict(color="0.45", linestyle=(0, (4, 2)), marker="o", zorder=1.5)

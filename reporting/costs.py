@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation import origin
-from evaluation.table_files import write_table
-from evaluation.table_formats import Text, decimal
+from reporting import origin
+from reporting.table_files import write_table
+from reporting.table_formats import Text, decimal
 
 TITLE = "Cost of training, run by run"
 SECONDS_PER_HOUR = 3600

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation import trajectories
-from evaluation.statistics import Interval, bootstrap_interval
-from evaluation.table_files import write_table
-from evaluation.table_formats import DASH, Text, decimal, numbers
-from evaluation.tables import ARROWS, NoRows, chosen_bases, chosen_methods, match
-from evaluation.trajectories import GOLD, PROXY
+from reporting import trajectories
+from reporting.statistics import Interval, bootstrap_interval
+from reporting.table_files import write_table
+from reporting.table_formats import DASH, Text, decimal, numbers
+from reporting.tables import ARROWS, NoRows, chosen_bases, chosen_methods, match
+from reporting.trajectories import GOLD, PROXY
 
 Roles = Mapping[tuple[str, str], Mapping[str, str]]  # (base, task) -> metric -> role
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.results import RUN
-from evaluation.statistics import REPS, Interval
+from reporting.results import RUN
+from reporting.statistics import REPS, Interval
 
 LAYOUT = Path("config/trajectories.yaml")
 PREFIX, SUFFIX = "reward/", "_mean"

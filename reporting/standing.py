@@ -35,7 +35,7 @@ class Instrument:
 
 
 def read(path: Path) -> Instrument:
-    """What ``evaluation.instrument.write`` has written."""
+    """What ``reporting.instrument.write`` has written."""
     stored = json.loads(path.read_text())
     rows = stored["rows"]
     standings = {

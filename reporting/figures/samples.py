@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
-from evaluation.figures.style import NothingToDraw, save
-from evaluation.image_scores import ByImage
-from evaluation.table_formats import decimal
+from reporting.figures.style import NothingToDraw, save
+from reporting.image_scores import ByImage
+from reporting.table_formats import decimal
 from methods.gate import uncertainty
 
 CELL = 0.85  # inches of one image

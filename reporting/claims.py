@@ -2,12 +2,12 @@
 
 A claim is reproduced where every one of its tests is. A test compares a method with another one, or with a
 number; differences are paired by seed, because methods of one seed share prompts and noise, and their
-interval is a bootstrap over seeds and over the prompts within a seed (``evaluation/statistics.py``):
+interval is a bootstrap over seeds and over the prompts within a seed (``reporting/statistics.py``):
 
     reproduced        the whole interval lies beyond the margin in the claimed direction
     not reproduced    the whole interval lies on the other side
     inconclusive      neither, or one seed alone, or no runs
-    not testable here the instrument's required checks do not hold there (``evaluation/instrument.py``)
+    not testable here the instrument's required checks do not hold there (``reporting/instrument.py``)
 
 Where training on shuffled rewards drifts, gold, unseen metrics and diversity are judged against that control
 at the same step instead of against the untrained model. A claim that holds by construction is shown and not
@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.claim_tables import caption, to_tables
-from evaluation.claim_tests import (
+from reporting.claim_tables import caption, to_tables
+from reporting.claim_tests import (
     BY_CONSTRUCTION,
     KINDS,
     MIXTURE,
@@ -35,11 +35,11 @@ from evaluation.claim_tests import (
     Verdict,
     load,
 )
-from evaluation.evidence import BySeed, Evidence
-from evaluation.html import html
-from evaluation.standing import Instrument, Standing
-from evaluation.statistics import bootstrap_interval, paired_differences, smallest_effect
-from evaluation.table_formats import markdown
+from reporting.evidence import BySeed, Evidence
+from reporting.html import html
+from reporting.standing import Instrument, Standing
+from reporting.statistics import bootstrap_interval, paired_differences, smallest_effect
+from reporting.table_formats import markdown
 from training.files import write_text
 
 NO_INSTRUMENT = Instrument()

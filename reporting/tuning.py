@@ -2,7 +2,7 @@
 
 Candidates are task files that change another one's training (``extends``). A grid of them trains KL-free GRPO
 and the negative control, and nothing whose rank a paper makes a claim about. Each candidate gets the verdicts
-of ``evaluation/instrument.py``. Of one task's candidates (same base model, proxy and prompts), the setting is
+of ``reporting/instrument.py``. Of one task's candidates (same base model, proxy and prompts), the setting is
 the cheapest in images generated whose negative control and plateau pass.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation import instrument
-from evaluation.evidence import Evidence, Windows, evidence_in
-from evaluation.instrument_settings import InstrumentConfig, load
-from evaluation.results import Results
-from evaluation.standing import Place
-from evaluation.table_formats import DASH, Text, decimal, markdown, numbers
+from reporting import instrument
+from reporting.evidence import Evidence, Windows, evidence_in
+from reporting.instrument_settings import InstrumentConfig, load
+from reporting.results import Results
+from reporting.standing import Place
+from reporting.table_formats import DASH, Text, decimal, markdown, numbers
 from training.configuration import RunConfig, load_run
 from training.files import write_text
 

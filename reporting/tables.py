@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.image_scores import ByImage, by_seed
-from evaluation.statistics import ROLES, Interval, bootstrap_interval, check_scores, last_step
-from evaluation.table_files import write_table
-from evaluation.table_formats import DASH, Text, decimal, numbers
+from reporting.image_scores import ByImage, by_seed
+from reporting.statistics import ROLES, Interval, bootstrap_interval, check_scores, last_step
+from reporting.table_files import write_table
+from reporting.table_formats import DASH, Text, decimal, numbers
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.claim_tests import BY_CONSTRUCTION, MIXTURE, UNTESTABLE, Verdict
-from evaluation.table_formats import DASH, Text, decimal
+from reporting.claim_tests import BY_CONSTRUCTION, MIXTURE, UNTESTABLE, Verdict
+from reporting.table_formats import DASH, Text, decimal
 
 
 def _place(entry: dict[str, Any], bases: set[str]) -> str:

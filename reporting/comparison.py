@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.statistics import Interval, improvement_interval, last_step, stratified_bootstrap
-from evaluation.table_files import write_table
-from evaluation.table_formats import Text, decimal
+from reporting.statistics import Interval, improvement_interval, last_step, stratified_bootstrap
+from reporting.table_files import write_table
+from reporting.table_formats import Text, decimal
 
 TITLE = "All tasks together"
 MEASURES = {"proxy": "proxy", "unseen": "unseen", "gold": "gold", "diversity": "diversity"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.html import html
-from evaluation.table_formats import Drawn, latex, markdown
+from reporting.html import html
+from reporting.table_formats import Drawn, latex, markdown
 
 
 def write_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from evaluation.table_formats import DASH, Drawn, Text
+from reporting.table_formats import DASH, Drawn, Text
 
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 1.5em; }

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from evaluation.figures.style import (
+from reporting.figures.style import (
     STYLE,
     NothingToDraw,
     blocks_of,
@@ -19,8 +19,8 @@ from evaluation.figures.style import (
     method_styles,
     panels,
 )
-from evaluation.image_scores import KEY, ByImage, by_seed
-from evaluation.statistics import bootstrap_interval, last_step
+from reporting.image_scores import KEY, ByImage, by_seed
+from reporting.statistics import bootstrap_interval, last_step
 
 
 def _by_count(rows: pd.DataFrame, images: ByImage, counts: Sequence[int]) -> dict[int, list[float]]:
