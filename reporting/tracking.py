@@ -279,9 +279,7 @@ def main(argv: list[str] | None = None) -> None:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--tracking-uri", default=default_uri(), help="default: %(default)s")
     common.add_argument("--experiment", default=EXPERIMENT)
-    parser = argparse.ArgumentParser(
-        prog="python -m reporting.tracking", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m reporting.tracking", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", parents=[common], help="create the database and the experiment")
     log = commands.add_parser("log", parents=[common], help="log finished runs")

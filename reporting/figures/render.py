@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from evaluation.score import count_objects
 from reporting import trajectories
 from reporting.figures import bars, curves, samples, tradeoff, turn
 from reporting.figures.style import NothingToDraw
 from reporting.results import Results
-from evaluation.score import count_objects
 from scenes.prompts import read as read_prompts
 from training.configuration import load_run, read_yaml
 from training.files import replacing

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
+from methods.gate import uncertainty
 from reporting.figures.style import NothingToDraw, save
 from reporting.image_scores import ByImage
 from reporting.table_formats import decimal
-from methods.gate import uncertainty
 
 CELL = 0.85  # inches of one image
 

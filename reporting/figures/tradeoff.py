@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from evaluation.measures import KL
 from reporting.comparison import change_from_base
 from reporting.figures.curves import from_base
 from reporting.figures.style import (
@@ -23,7 +24,6 @@ from reporting.figures.style import (
     method_styles,
     panels,
 )
-from evaluation.measures import KL
 from reporting.statistics import bootstrap_interval, check_scores, last_step
 
 OTHER = dict(color="0.7", marker=".", linestyle="none", markersize=6)
