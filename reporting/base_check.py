@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
-import rewards
-from reporting.statistics import bootstrap_interval, last_step
+from evaluation.scores import last_step
+from reporting.layout import Published, load_published
+from reporting.statistics import bootstrap_interval
 from reporting.table_formats import DASH
 from training.command import run_command
-from training.configuration import read_yaml
+from training.configuration import parse, read_yaml
 from training.files import replacing, write_text
 
 AGREES, LOW, HIGH, UNKNOWN = "agrees", "too low", "too high", "no expected value"
@@ -35,31 +37,71 @@ def verdict(low: float, high: float, expected: float | None, tolerance: float | 
     return HIGH if low - tolerance > expected else AGREES
 
 
-def published_rows(base: str, spec: Mapping, published: Mapping) -> dict[tuple[str, str], tuple]:
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExpectedScore(_Strict):
+    """What an untrained base model should score on a suite."""
+
+    base: str
+    suite: str
+    metric: str
+    value: float
+    source: str
+
+
+class Recorded(_Strict):
+    """What the rewards themselves expect, written by the workflow: ``results/config/base_check.yaml``."""
+
+    suites: list[str] = Field(description="in their order")
+    scores: list[ExpectedScore]
+
+    def of(self, base: str) -> dict[tuple[str, str], tuple]:
+        """(suite, metric) -> (value, scale, source)."""
+        return {(s.suite, s.metric): (s.value, 1, s.source) for s in self.scores if s.base == base}
+
+
+class Ours(_Strict):
+    suite: str
+    metric: str
+    scale: float = 1
+
+
+class PrintedRow(_Strict):
+    """A published table's row of the base model, and which of our metrics is which of its columns."""
+
+    table: str
+    task: str
+    source: str
+    columns: dict[str, Ours]
+
+
+class CheckSettings(_Strict):
+    """``config/base_check.yaml``."""
+
+    otherwise: float = Field(ge=0, description="share of the expected value, where no tolerance is named")
+    tolerance: dict[str, float] = Field(description="by metric, in its unit as printed")
+    published: dict[str, list[PrintedRow]] = Field({}, description="by base model")
+
+
+def published_rows(
+    base: str, spec: CheckSettings, published: Mapping[str, Published]
+) -> dict[tuple[str, str], tuple]:
     """(suite, metric) -> (value, scale, source) that papers print for the base model."""
     found = {}
-    for entry in spec["published"].get(base, []):
-        table = published[entry["table"]]
-        row = next(r for r in table["rows"][entry["task"]] if r["method"] == "base")
-        values = dict(zip(table["columns"], row["values"], strict=True))
-        for column, ours in entry["columns"].items():
-            found[ours["suite"], ours["metric"]] = (values[column], ours.get("scale", 1), entry["source"])
+    for entry in spec.published.get(base, []):
+        table = published[entry.table]
+        row = next(r for r in table.rows[entry.task] if r.method == "base")
+        values = dict(zip(table.columns, row.values, strict=True))
+        for column, ours in entry.columns.items():
+            found[ours.suite, ours.metric] = (values[column], ours.scale, entry.source)
     return found
 
 
-def recorded(base: str, suites: Mapping[str, Mapping]) -> dict[tuple[str, str], tuple]:
-    """(suite, metric) -> (value, scale, source) that rewards themselves expect of the base model."""
-    found, seen = {}, set()
-    for suite, settings in suites.items():
-        for metric in settings["metrics"]:
-            reward = rewards.get_class(metric)
-            if metric not in seen and base in reward.expected_base:
-                found[suite, metric] = (reward.expected_base[base], 1, reward.expected_source)
-            seen.add(metric)
-    return found
-
-
-def check(scores: pd.DataFrame, suites: Mapping, spec: Mapping, published: Mapping) -> pd.DataFrame:
+def check(
+    scores: pd.DataFrame, recorded: Recorded, spec: CheckSettings, published: Mapping[str, Published]
+) -> pd.DataFrame:
     """One row per base model, suite and metric. ``scores``: of untrained base models, any tasks and seeds.
 
     The same base model stands in several tasks; equal suites give equal scores, so each counts once.
@@ -70,20 +112,20 @@ def check(scores: pd.DataFrame, suites: Mapping, spec: Mapping, published: Mappi
     scores = last_step(scores[scores["role"] != "cost"])
     rows = []
     for (base, suite, metric), cell in scores.groupby(["base", "suite", "metric"], sort=False):
-        expectations = recorded(base, suites) | published_rows(base, spec, published)
+        expectations = recorded.of(base) | published_rows(base, spec, published)
         expected, scale, source = expectations.get((suite, metric), (None, 1, ""))
         by_seed = cell.drop_duplicates("seed").set_index("seed")
         mean, low, high, seeds = bootstrap_interval(by_seed["value"] * scale)
         tolerance = None
         if expected is not None:
-            tolerance = spec["tolerance"].get(metric, spec["otherwise"] * abs(expected))
+            tolerance = spec.tolerance.get(metric, spec.otherwise * abs(expected))
         images = int(by_seed["n_images"].sum())
         judged = verdict(low, high, expected, tolerance)
         rows.append(
             (base, suite, metric, mean, low, high, seeds, images, expected, tolerance, source, judged)
         )
     table = pd.DataFrame(rows, columns=COLUMNS)
-    keys = {"suite": table["suite"].map(list(suites).index), "open": table["verdict"] == UNKNOWN}
+    keys = {"suite": table["suite"].map(recorded.suites.index), "open": table["verdict"] == UNKNOWN}
     order = table.assign(**{f"by_{k}": v for k, v in keys.items()})
     return table.loc[order.sort_values(["base", "by_open", "by_suite", "metric"]).index]
 
@@ -119,14 +161,18 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _parsed(model: type[BaseModel], path: Path) -> BaseModel:
+    return parse(model, read_yaml(path), str(path))
+
+
 def _write(arguments) -> None:
     """``--out`` (Markdown) and the same with ``.csv``."""
     parts = [pd.read_parquet(path) for path in arguments.scores]
     table = check(
         pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(),
-        read_yaml(arguments.settings)["suites"],
-        read_yaml(arguments.expected),
-        read_yaml(arguments.published),
+        _parsed(Recorded, arguments.settings),
+        _parsed(CheckSettings, arguments.expected),
+        load_published(arguments.published),
     )
     with replacing(arguments.out.with_suffix(".csv")) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

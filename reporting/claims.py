@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evaluation.scores import BySeed
 from reporting.claim_tables import caption, to_tables
 from reporting.claim_tests import (
     BY_CONSTRUCTION,
@@ -35,7 +36,7 @@ from reporting.claim_tests import (
     Verdict,
     load,
 )
-from reporting.evidence import BySeed, Evidence
+from reporting.evidence import Evidence
 from reporting.html import html
 from reporting.standing import Instrument, Standing
 from reporting.statistics import bootstrap_interval, paired_differences, smallest_effect

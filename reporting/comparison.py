@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reporting.statistics import Interval, improvement_interval, last_step, stratified_bootstrap
+from evaluation.scores import last_step
+from reporting.statistics import Interval, improvement_interval, stratified_bootstrap
 from reporting.table_files import write_table
 from reporting.table_formats import Text, decimal
 
@@ -35,19 +36,19 @@ def change_from_base(rows: pd.DataFrame, base_method: str = "base") -> pd.Series
     return ((wide - centre) / spread.where(spread > 0, 1.0)).mean(axis=1)
 
 
-def _of_role(rows: pd.DataFrame, role: str, task: str, suite: str, proxy: str) -> pd.DataFrame:
+def _of_role(rows: pd.DataFrame, role: str, task: str, proxy: str) -> pd.DataFrame:
     rows = rows[(rows["task"] == task) & (rows["role"] == role)]
     if role == "proxy":
         return rows[rows["metric"] == proxy]
-    return rows if role == "unseen" else rows[rows["suite"] == suite]
+    return rows if role == "unseen" else rows[rows["own"]]
 
 
-def by_method(final: pd.DataFrame, role: str, proxies, suites, base_method: str) -> ByMethod:
+def by_method(final: pd.DataFrame, role: str, proxies, base_method: str) -> ByMethod:
     """Changes from the base for one base model; methods without all of its tasks are left out."""
     found: ByMethod = {}
     tasks = list(dict.fromkeys(final["task"]))
     for task in tasks:
-        rows = _of_role(final, role, task, suites[task], proxies[task])
+        rows = _of_role(final, role, task, proxies[task])
         if rows.empty:
             return {}
         for method, values in change_from_base(rows, base_method).groupby("method"):
@@ -59,7 +60,6 @@ def compare(
     scores: pd.DataFrame,
     labels: Mapping[str, str],
     proxies: Mapping[str, str],
-    suites: Mapping[str, str],
     *,
     baseline: str,
     base_method: str,
@@ -68,7 +68,7 @@ def compare(
     final, records = last_step(scores), []
     for base, rows in final.groupby("base", sort=False):
         for role in MEASURES:
-            values = by_method(rows, role, proxies, suites, base_method)
+            values = by_method(rows, role, proxies, base_method)
             for method in (m for m in labels if m in values):
                 found: dict[str, Interval] = {"iqm": stratified_bootstrap(values[method])}
                 if baseline in values and method != baseline:

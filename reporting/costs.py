@@ -8,49 +8,46 @@ from typing import Any
 
 import pandas as pd
 
+from evaluation.scores import TRAINING, Scores
 from reporting import origin
+from reporting.layout import Column, Layout
 from reporting.table_files import write_table
 from reporting.table_formats import Text, decimal
 
-TITLE = "Cost of training, run by run"
-SECONDS_PER_HOUR = 3600
-# Column of the table -> (header, digits). Hours are those of training alone, over all its attempts.
-COLUMNS = {
-    "wall_hours": ("wall (h)", 3),
-    "cpu_hours": ("CPU (h)", 3),
-    "device_hours": ("device (h)", 3),
-    "peak_memory_mb": ("peak memory (MB)", 0),
-    "images_generated": ("images generated", 0),
-    "reward_calls": ("reward calls", 0),
-    "gradient_steps": ("updates", 0),
-}
+
+def _columns(layout: Layout) -> dict[str, Column]:
+    """By the name that a column has in the .csv. Hours are those of training alone, over all its attempts."""
+    return {name: layout.columns[column] for name, column in layout.cost_runs.columns.items()}
 
 
-def per_run(provenances: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per run: its commit, whether that is all of its code, and ``COLUMNS``."""
-    rows = []
-    for run, provenance in provenances.items():
-        hours = {
-            name: provenance[name.replace("hours", "seconds")] / SECONDS_PER_HOUR
-            for name in COLUMNS
-            if name.endswith("_hours")
+def per_run(scores: Scores, provenances: Mapping[str, Mapping[str, Any]], layout: Layout) -> pd.DataFrame:
+    """One row per run: its commit, whether that is all of its code, and the layout's columns of costs."""
+    training = scores.of(suite=TRAINING)
+    table = pd.DataFrame(
+        {
+            "run": list(provenances),
+            "commit": [p["git"]["commit"] for p in provenances.values()],
+            "dirty": [origin.is_dirty(p) for p in provenances.values()],
         }
-        rest = {name: provenance[name] for name in COLUMNS if name not in hours}
-        source = {"commit": provenance["git"]["commit"], "dirty": origin.is_dirty(provenance)}
-        rows.append({"run": run, **source, **hours, **rest})
-    return pd.DataFrame(rows, columns=["run", "commit", "dirty", *COLUMNS])
+    )
+    for name, column in _columns(layout).items():
+        of_metric = training.of(metric=column.metric).table.set_index("run")["value"]
+        values = of_metric.reindex(table["run"]).to_numpy() * column.scale / column.over
+        whole = (values == values.round()).all()  # a count is written as one, however large
+        table[name] = values.astype("int64") if whole else values
+    return table
 
 
-def _line(first: str, values: Mapping[str, float]) -> list[Text]:
-    cells = [decimal(values[name], digits) for name, (_, digits) in COLUMNS.items()]
-    return [Text(first), *map(Text, cells)]
+def _line(first: str, values: Mapping[str, float], columns: Mapping[str, Column]) -> list[Text]:
+    return [Text(first), *(Text(decimal(values[name], c.digits)) for name, c in columns.items())]
 
 
-def render(costs: pd.DataFrame, version: str, out: Path) -> list[Path]:
+def render(costs: pd.DataFrame, layout: Layout, version: str, out: Path) -> list[Path]:
     """``out/cost_runs.{csv,md,tex,html}``; the last line adds up, and takes the highest of the memories."""
-    head = [Text("run"), *(Text(header) for header, _ in COLUMNS.values())]
+    columns = _columns(layout)
+    head = [Text("run"), *(Text(column.header) for column in columns.values())]
     names = costs["run"] + costs["dirty"].map({True: f" {origin.MARK}", False: ""})
-    lines = [_line(name, row) for name, row in zip(names, costs.to_dict("records"), strict=True)]
-    total = dict(costs[list(COLUMNS)].sum()) | {"peak_memory_mb": costs["peak_memory_mb"].max()}
-    blocks = [("all runs", [head, *lines, _line(f"{len(costs)} runs", total)])]
-    return write_table(out, "cost_runs", TITLE, costs, blocks, [version])
+    rows = zip(names, costs.to_dict("records"), strict=True)
+    total = {n: costs[n].agg("max" if "memory" in n else "sum") for n in columns}
+    lines = [head, *(_line(*row, columns) for row in rows), _line(f"{len(costs)} runs", total, columns)]
+    return write_table(out, "cost_runs", layout.cost_runs.title, costs, [("all runs", lines)], [version])

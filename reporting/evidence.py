@@ -14,13 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reporting.image_scores import KEY, ByImage, by_seed
+from evaluation.scores import IMAGE_KEY, MODEL, ByImage, BySeed, Scores, by_seed, last_step
 from reporting.results import Results
-from reporting.statistics import last_step
 from training.configuration import ConfigError
 
-BySeed = Mapping[int, np.ndarray]
-MODEL = "model"  # the suite of what is measured on the model instead of on images
 NOTHING = pd.DataFrame(columns=["method", "seed", "step", "name", "value"])
 
 
@@ -35,13 +32,12 @@ class Windows(NamedTuple):
 class Evidence:
     """One base and task.
 
-    ``rows``: last-step scores; ``images``: as made by ``image_scores.by_image``; ``history`` has the columns
+    ``rows``: last-step scores; ``images``: by ``IMAGE_KEY``; ``history`` has the columns
     method, seed, step, name, value; ``mixture`` has method, seed, step, measure, value, and where there are
     several, setting; ``every``: scores at every evaluated step, without which the last ones are all there is.
     """
 
     rows: pd.DataFrame
-    suite: str = ""
     proxy: str = ""
     images: ByImage = field(default_factory=dict)
     history: pd.DataFrame = field(default_factory=lambda: NOTHING)
@@ -62,7 +58,7 @@ class Evidence:
         rows = source[(source["method"] == method) & (source["metric"] == metric)]
         if at is not None:
             rows = rows[rows["step"] == rows["seed"].map(at)]
-        own = rows[rows["suite"].isin([self.suite, MODEL])]
+        own = rows[rows["own"] | (rows["suite"] == MODEL)]
         if own.empty and rows["suite"].nunique() == 1:
             own = rows  # the papers measure unseen metrics on DrawBench, whatever was trained
         return own.sort_values("seed")
@@ -127,7 +123,7 @@ class Evidence:
         pairs = self._rows(metric, method).merge(theirs, on="seed", suffixes=("", "_2"))
         values = {}
         for pair in pairs.to_dict("records"):
-            ours, theirs = (self.images.get(tuple(pair[k + s] for k in KEY)) for s in ("", "_2"))
+            ours, theirs = (self.images.get(tuple(pair[k + s] for k in IMAGE_KEY)) for s in ("", "_2"))
             if ours and theirs and ours.values.shape == theirs.values.shape:
                 values[pair["seed"]] = 100 * np.sign(theirs.values - ours.values).mean(axis=1)
         return values
@@ -141,33 +137,25 @@ class Evidence:
 
 
 def evidence_of(
-    scores: pd.DataFrame,
-    images: ByImage,
+    scores: Scores,
     history: pd.DataFrame,
     proxies: Mapping[str, str],
-    suites: Mapping[str, str],
     bases: list[str],
 ) -> list[tuple[tuple[str, str], Evidence]]:
     """Evidence of every base and task, in the grid's order of bases."""
-    last, blocks = last_step(scores), []
+    last, table, blocks = last_step(scores.table), scores.table, []
     unknown = sorted(set(last["task"]) - set(proxies))
     if unknown:
         raise ConfigError(f"the scores hold the tasks {unknown}; the settings know {sorted(proxies)}")
     for (base, task), rows in sorted(last.groupby(["base", "task"]), key=lambda b: bases.index(b[0][0])):
         mine = history[(history["base"] == base) & (history["task"] == task)]
-        every = scores[(scores["base"] == base) & (scores["task"] == task)]
-        evidence = Evidence(rows, suites[task], proxies[task], images, mine, every=every)
+        every = table[(table["base"] == base) & (table["task"] == task)]
+        evidence = Evidence(rows, proxies[task], scores.images, mine, every=every)
         blocks.append(((base, task), evidence))
     return blocks
 
 
 def evidence_in(results: Results) -> list[tuple[tuple[str, str], Evidence]]:
     """Evidence of every base and task of a stored grid."""
-    return evidence_of(
-        results.scores,
-        results.images,
-        results.histories(),
-        results.settings["proxies"],
-        results.suites,
-        results.settings["bases"],
-    )
+    settings = results.settings
+    return evidence_of(results.scores, results.histories, settings.proxies, settings.bases)

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from reporting.evidence import BySeed, Evidence, Windows
+from evaluation.scores import BySeed
+from reporting.evidence import Evidence, Windows
 from reporting.instrument_settings import InstrumentConfig, Thresholds
 from reporting.statistics import Interval, bootstrap_interval, paired_differences, smallest_effect
 from reporting.table_formats import decimal

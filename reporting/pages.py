@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from evaluation.scores import RUN
 from reporting.html import html, page, table
-from reporting.results import RUN, Results
+from reporting.results import Results
 from reporting.table_formats import Text
 from training.configuration import RunConfig, load_run
 from training.files import replacing
@@ -28,14 +29,14 @@ def _listed(values: dict[str, Any]) -> str:
 
 def _first_runs(results: Results) -> list[RunConfig]:
     """The first seed's configuration of each base, task and method; the others differ in the seed alone."""
-    runs = results.scores[RUN].drop_duplicates().sort_values("seed", kind="stable")
+    runs = results.scores.table[RUN].drop_duplicates().sort_values("seed", kind="stable")
     names = runs.drop_duplicates(["base", "task", "method"])["run"]
     return [load_run(results.run(name)) for name in sorted(names)]
 
 
 def configuration(results: Results) -> str:
     """What differs between methods as a table, what they share beneath, and the settings' files."""
-    configs, labels = _first_runs(results), results.settings["methods"]
+    configs, labels = _first_runs(results), results.settings.methods
     parts = []
     for base, task in dict.fromkeys((c.base, c.task) for c in configs):
         mine = [c for c in configs if (c.base, c.task) == (base, task)]
@@ -68,7 +69,7 @@ def _versions(records: list[dict[str, Any]], key: str) -> list[list[Text]]:
 
 def provenance(results: Results) -> str:
     """Commit, configuration and machine of every run; packages and weights with the number of their runs."""
-    found = results.provenance()
+    found = results.provenance
     columns = ["run", "commit", "uncommitted changes", "configuration", "processor", "accelerator"]
     lines = [_texts(*columns, "precision")]
     for run, record in found.items():

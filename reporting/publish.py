@@ -28,7 +28,9 @@ from PIL import Image
 from reporting import origin
 from reporting import stored as store
 from reporting.claims import MIXTURE
+from reporting.layout import load_layout
 from reporting.results import read
+from reporting.table_lines import block_of
 from training.command import run_command
 from training.files import replacing, write_text
 
@@ -38,34 +40,16 @@ COLOURS = 256  # of a picture: a third of the size
 BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def rows_under(text: str, heading: str) -> str:
-    """The Markdown table under ``**heading**``, without the papers' rows, which are in italics.
-
-    Raises:
-        ValueError: the text has no such heading.
-    """
-    lines = text.splitlines()
-    if f"**{heading}**" not in lines:
-        raise ValueError(f"no table is headed {heading!r}")
-    rows = []
-    for line in lines[lines.index(f"**{heading}**") + 1 :]:
-        if line.startswith("|"):
-            rows.append(line)
-        elif rows:
-            break
-    return "\n".join(row for row in rows if not row.startswith("| *"))
-
-
 def fill(page: str, tables: Path) -> str:
-    """The page with every block replaced by its table."""
+    """The page with every block replaced by its table, drawn from the .csv, without the papers' rows."""
 
     def filled(block: re.Match) -> str:
-        file = tables / block["file"]
+        file = (tables / block["file"]).with_suffix(".csv")
         if not file.exists():
             raise ValueError(
-                f"{file} does not exist; valid: {', '.join(p.name for p in tables.glob('*.md'))}"
+                f"{file} does not exist; valid: {', '.join(p.name for p in tables.glob('*.csv'))}"
             )
-        return f"{block[1]}\n{rows_under(file.read_text(), block['heading'])}\n\n{block[4]}"
+        return f"{block[1]}\n{block_of(file, block['heading'], load_layout())}\n\n{block[4]}"
 
     return BLOCK.sub(filled, page)
 
@@ -129,7 +113,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
     ):
         raise ValueError("the claims judge the Gaussian mixture, and results/gaussian_mixture is gone")
     stored = read(results / "scores.parquet", results / "config/rendering.yaml")
-    provenances = stored.provenance()
+    provenances = stored.provenance
     dirty = [run for run, provenance in provenances.items() if origin.is_dirty(provenance)]
     if dirty:
         raise ValueError(f"{len(dirty)} runs were made from code that is not committed, e.g. {dirty[0]}")

@@ -17,58 +17,47 @@ from reporting import (
     trajectory_tables,
 )
 from reporting.evidence import evidence_in
+from reporting.layout import load_course, load_layout, load_published
 from reporting.results import Results
-from training.configuration import read_yaml
 from training.files import replacing
 
 
 def render_tables(results: Results, out: Path, judged: Path) -> list[Path]:
     """Every requested table, the comparison over tasks and each run's cost as csv, md, tex and html, in a
     folder that is whole or absent. ``judged``: instrument.json, which every caption of results quotes."""
-    provenances = results.provenance()
-    methods = dict(results.scores[["run", "method"]].drop_duplicates().itertuples(index=False))
-    version = origin.sentence(provenances)
-    layout, requested = read_yaml(Path("config/tables.yaml")), results.settings["tables"]
-    course = read_yaml(trajectories.LAYOUT)
-    labels = origin.marked(results.settings["methods"], methods, provenances)
+    scores, settings = results.scores, results.settings
+    methods = dict(scores.table[["run", "method"]].drop_duplicates().itertuples(index=False))
+    layout, course = load_layout(), load_course()
+    labels = origin.marked(settings.methods, methods, results.provenance)
     compared = comparison.compare(
-        results.scores,
-        labels,
-        results.settings["proxies"],
-        results.suites,
-        baseline=layout["baseline"],
-        base_method=layout["base_method"],
+        scores.table, labels, settings.proxies, baseline=layout.baseline, base_method=layout.base_method
     )
+    version = origin.sentence(results.provenance)
     note = functools.partial(standing.sentence, standing.read(judged))
+    common = {"bases": settings.bases, "version": version, "note": note}
     with replacing(out) as temporary:
         temporary.mkdir()
         written = tables.render(
-            results.scores,
+            scores,
             layout,
             labels,
-            read_yaml(Path("config/published.yaml")),
+            load_published(),
             temporary,
-            requested=[name for name in requested if name not in course["tables"]],
-            bases=results.settings["bases"],
-            suites=results.suites,
-            version=version,
-            images=results.images,
-            note=note,
+            requested=[name for name in settings.tables if name not in course.tables],
+            **common,
         )
         written += trajectory_tables.render(
-            trajectories.windowed(results.histories(), course["windows"]),
-            trajectory_tables.roles_of(results.scores),
+            trajectories.windowed(results.histories, course.windows),
+            trajectory_tables.roles_of(scores.table),
             course,
             layout,
             labels,
             temporary,
-            requested=requested,
-            bases=results.settings["bases"],
-            version=version,
-            note=note,
+            requested=settings.tables,
+            **common,
         )
-        written += comparison.render(compared, labels, layout["baseline"], temporary, note(results.places()))
-        written += costs.render(costs.per_run(provenances), version, temporary)
+        written += comparison.render(compared, labels, layout.baseline, temporary, note(results.places()))
+        written += costs.render(costs.per_run(scores, results.provenance, layout), layout, version, temporary)
     return [out / path.name for path in written]
 
 

@@ -4,53 +4,69 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
-from reporting import image_scores
-from reporting.image_scores import ByImage
-from training.configuration import read_yaml
+from evaluation import scores as stored_scores
+from evaluation.scores import RUN, Scores
+from training.configuration import parse, read_yaml
+from training.files import replacing
 
-RUN = ["run", "base", "task", "method", "seed"]
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OwnSuite(_Strict):
+    name: str
+    prompts: str
+
+
+class RenderingSettings(_Strict):
+    """What the workflow says of the grid: ``results/config/rendering.yaml``."""
+
+    methods: dict[str, str] = Field({}, description="labels in the grid's order")
+    bases: list[str] = Field([], description="base models in the grid's order, the main one first")
+    proxies: dict[str, str] = Field({}, description="by task the metric that stands for its proxy")
+    suites: dict[str, OwnSuite] = Field({}, description="each task's own suite")
+    tables: list[str] = Field([], description="tables that must have rows")
 
 
 @dataclass(frozen=True)
 class Results:
-    """``settings``: the workflow's rendering.yaml. ``images`` may be empty, ``mixture`` None."""
+    """``scores`` may lack single images, ``mixture`` may be None."""
 
     folder: Path
-    settings: dict[str, Any]
-    scores: pd.DataFrame
-    images: ByImage
+    settings: RenderingSettings
+    scores: Scores
     mixture: Path | None
-
-    @property
-    def suites(self) -> dict[str, str]:
-        """Own suite of each task."""
-        return {task: suite["name"] for task, suite in self.settings["suites"].items()}
 
     def places(self) -> list[tuple[str, str]]:
         """Base models and tasks, in the order of the scores."""
-        return list(dict.fromkeys(self.scores[["base", "task"]].itertuples(index=False, name=None)))
+        return list(dict.fromkeys(self.scores.table[["base", "task"]].itertuples(index=False, name=None)))
 
     def run(self, name: str) -> Path:
         return self.folder / "runs" / name
 
+    @cached_property
     def histories(self) -> pd.DataFrame:
         """All training histories with the columns of their run; runs without a history are left out."""
         parts = [pd.DataFrame(columns=[*RUN, "step", "name", "value"])]
-        for row in self.scores[RUN].drop_duplicates().itertuples(index=False):
+        for row in self.scores.table[RUN].drop_duplicates().itertuples(index=False):
             path = self.run(row.run) / "history.parquet"
             if path.exists():
                 history = pd.read_parquet(path)
                 parts.append(history.assign(**row._asdict()))
         return pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
 
+    @cached_property
     def provenance(self) -> dict[str, dict[str, Any]]:
         """provenance.json of every run."""
-        runs = sorted(self.scores["run"].unique())
+        runs = sorted(self.scores.table["run"].unique())
         return {run: json.loads((self.run(run) / "provenance.json").read_text()) for run in runs}
 
     def mixture_scores(self) -> pd.DataFrame | None:
@@ -59,6 +75,17 @@ class Results:
 
 def read(scores: Path, settings: Path, images: Path | None = None, mixture: Path | None = None) -> Results:
     """Args as on the command line; ``scores`` lies in the results folder."""
-    return Results(
-        scores.parent, read_yaml(settings), pd.read_parquet(scores), image_scores.load(images), mixture
-    )
+    known = parse(RenderingSettings, read_yaml(settings), str(settings))
+    own = {task: suite.name for task, suite in known.suites.items()}
+    return Results(scores.parent, known, stored_scores.load(scores, images, own), mixture)
+
+
+def collect(folders: list[Path], out: Path, out_images: Path) -> None:
+    """One table of all runs' scores, ordered by run, step, suite and metric, and one of their images."""
+    table = pd.concat([pd.read_parquet(f / "scores.parquet") for f in folders], ignore_index=True)
+    table = table.sort_values(["run", "step", "suite", "metric"], kind="stable").reset_index(drop=True)
+    images = [pd.read_parquet(f / "image_scores.parquet") for f in folders]
+    with replacing(out_images) as temporary:
+        pd.concat(images, ignore_index=True)[stored_scores.IMAGE_COLUMNS].to_parquet(temporary, index=False)
+    with replacing(out) as temporary:
+        table.to_parquet(temporary, index=False)

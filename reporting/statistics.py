@@ -14,13 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 REPS = 10_000
-ROLES = ("proxy", "auxiliary", "unseen", "gold", "diversity", "cost")
-CELL = ["base", "task", "method", "step", "suite", "metric"]  # with the seed: one value
-COLUMNS = ["run", *CELL[:3], "seed", *CELL[3:], "role", "value", "n_images"]
 
 
 class Interval(NamedTuple):
@@ -140,17 +136,6 @@ def stratified_bootstrap(
     return Interval(centre, low, high, min(s.size for s in strata))
 
 
-def probability_of_improvement(
-    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]
-) -> float:
-    """Probability that a random run of ``ours`` beats one of ``theirs``, averaged over tasks; in [0, 1].
-
-    Mann-Whitney's U divided by the number of pairs; a tie counts one half (rliable's definition).
-    Both mappings are task -> (S,) values, with the same tasks and higher values better.
-    """
-    return improvement_interval(ours, theirs, reps=1).mean
-
-
 def improvement_interval(
     ours: Mapping[str, Sequence[float]],
     theirs: Mapping[str, Sequence[float]],
@@ -158,7 +143,12 @@ def improvement_interval(
     reps: int = REPS,
     seed: int = 0,
 ) -> Interval:
-    """``probability_of_improvement`` with its interval; both sides are resampled inside each task."""
+    """Probability that a random run of ``ours`` beats one of ``theirs``, averaged over tasks, in [0, 1].
+
+    Mann-Whitney's U divided by the number of pairs; a tie counts one half (rliable's definition).
+    Both mappings are task -> (S,) values, with the same tasks and higher values better; in the interval both
+    sides are resampled inside each task.
+    """
     if not ours or set(ours) != set(theirs):
         raise ValueError(f"tasks differ or are missing: {sorted(ours)} and {sorted(theirs)}")
     rng, centre, samples, seeds = np.random.default_rng(seed), [], [], []
@@ -173,39 +163,3 @@ def improvement_interval(
         centre.append(wins(x, y))
         samples.append(wins(*(v[rng.integers(0, v.size, size=(reps, v.size))] for v in (x, y))))
     return Interval(float(np.mean(centre)), *_percentiles(np.mean(samples, axis=0), level), min(seeds))
-
-
-def check_scores(scores: pd.DataFrame) -> None:
-    """Raise a ValueError that names the first fault of a scores table: columns, roles, NaN, duplicates."""
-    missing = [c for c in COLUMNS if c not in scores.columns]
-    if missing:
-        raise ValueError(f"scores lack the columns {missing}; expected {COLUMNS}")
-    unknown = sorted(set(scores["role"]) - set(ROLES))
-    if unknown:
-        raise ValueError(f"unknown roles {unknown}; valid: {', '.join(ROLES)}")
-    # A failed metric must not leave the mean silently, and one counted twice must not weigh double.
-    faults = {
-        "not finite": ~np.isfinite(scores["value"].astype(float)),
-        "given more than once": scores.duplicated([*CELL, "seed"], keep=False),
-    }
-    for fault, mask in faults.items():
-        if mask.any():
-            row = scores[mask].iloc[0]
-            raise ValueError(
-                f"{int(mask.sum())} scores are {fault}; first: run {row['run']}, step {row['step']}, "
-                f"suite {row['suite']}, metric {row['metric']}"
-            )
-
-
-def last_step(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each run's last evaluated step; its cost rows are stamped apart and kept apart."""
-    is_cost = (scores["role"] == "cost").rename("is_cost")
-    return scores[scores["step"] == scores.groupby(["run", is_cost])["step"].transform("max")]
-
-
-def summarise(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Mean, low, high and seeds per (base, task, method, step, suite, metric, role), sorted by these."""
-    check_scores(scores)
-    by = [*CELL, "role"]
-    rows = [(*key, *bootstrap_interval(group, level)) for key, group in scores.groupby(by)["value"]]
-    return pd.DataFrame(rows, columns=[*by, *Interval._fields])

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evaluation.scores import RUN
 from training.command import run_command
 from training.configuration import ConfigError, load_run
 from training.files import replacing, to_yaml, write_json
@@ -26,7 +27,6 @@ from training.files import replacing, to_yaml, write_json
 RUNS = "runs.parquet"
 TABLES = {"scores": "scores.parquet", "image_scores": "image_scores.parquet", "histories": "history.parquet"}
 RESTORED = ("provenance.json", *TABLES.values())  # what a run folder gets back
-KEY = ["run", "base", "task", "method", "seed"]
 
 
 def files() -> list[str]:
@@ -53,7 +53,7 @@ def _of_run(folder: Path) -> dict[str, pd.DataFrame]:
     provenance = (folder / "provenance.json").read_text()
     settings = to_yaml(config.model_dump())
     row = {"run": config.run, "hash": config.hash, "settings": settings, "provenance": provenance}
-    key = {name: getattr(config, name) for name in KEY}
+    key = {name: getattr(config, name) for name in RUN}
     return {
         "runs": pd.DataFrame([row]),
         "scores": pd.read_parquet(folder / TABLES["scores"]),
@@ -97,7 +97,7 @@ def restore(runs: list[str], store: Path, out: Path) -> None:
     for run in runs:
         for name, file in TABLES.items():
             table = tables[name][tables[name]["run"] == run]
-            own = table if name == "scores" else table.drop(columns=[c for c in KEY if c in table])
+            own = table.drop(columns=RUN) if name == "histories" else table  # as training has written it
             _write(own.reset_index(drop=True), out / run / file)
         write_json(out / run / "provenance.json", json.loads(kept.loc[run, "provenance"]))
 

@@ -55,18 +55,22 @@ def escape_tex(text: str) -> str:
     return "".join(TEX.get(c, c) for c in text)
 
 
+def pipe_table(lines: list[list[Text]]) -> list[str]:
+    """A GitHub Markdown table, the first line being the header."""
+    wrap = {"": "{}", "bold": "**{}**", "italic": "*{}*"}
+    cells = [
+        [(wrap[c.style].format(escape_markdown(c.text)) if c.text else "") + c.tail for c in line]
+        for line in lines
+    ]
+    header, *rows = ["| " + " | ".join(line) + " |" for line in cells]
+    return [header, "|---|" + "---:|" * (len(lines[0]) - 1), *rows]
+
+
 def markdown(title: str, blocks: Drawn, caption: Sequence[str]) -> str:
     """A heading, one pipe table per block (its header holds the roles), the caption as paragraphs."""
-    wrap = {"": "{}", "bold": "**{}**", "italic": "*{}*"}
     out = [f"# {escape_markdown(title)}", ""]
     for name, lines in blocks:
-        cells = [
-            [(wrap[c.style].format(escape_markdown(c.text)) if c.text else "") + c.tail for c in line]
-            for line in lines
-        ]
-        header, *rows = ["| " + " | ".join(line) + " |" for line in cells]
-        rule = "|---|" + "---:|" * (len(lines[0]) - 1)
-        out += [f"**{escape_markdown(name)}**", "", header, rule, *rows, ""]
+        out += [f"**{escape_markdown(name)}**", "", *pipe_table(lines), ""]
     return "\n".join(out) + "\n" + "\n\n".join(map(escape_markdown, caption)) + "\n"
 
 

@@ -7,16 +7,15 @@ takes its values from here: from means over windows of the rollouts' rewards, ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from reporting.results import RUN
+from evaluation.scores import RUN
+from reporting.layout import COURSE
 from reporting.statistics import REPS, Interval
 
-LAYOUT = Path("config/trajectories.yaml")
 PREFIX, SUFFIX = "reward/", "_mean"
 PROXY, GOLD, EXPLOIT = "proxy", "gold", "exploit_rate"
 AUXILIARIES = "standardised auxiliaries"  # a column that `with_auxiliaries` adds
@@ -34,7 +33,7 @@ def windowed(history: pd.DataFrame, windows: int) -> pd.DataFrame:
     than one window.
     """
     if windows < 1:
-        raise ValueError(f"{LAYOUT}: windows is {windows}; valid: whole numbers from 1")
+        raise ValueError(f"{COURSE}: windows is {windows}; valid: whole numbers from 1")
     metrics = {
         name: name[len(PREFIX) : -len(SUFFIX)]
         for name in history["name"].unique()

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from reporting import trajectories
+from reporting.layout import CourseColumn, CourseLayout, CourseTable, Layout, match
 from reporting.statistics import Interval, bootstrap_interval
 from reporting.table_files import write_table
 from reporting.table_formats import DASH, Text, decimal, numbers
-from reporting.tables import ARROWS, NoRows, chosen_bases, chosen_methods, match
+from reporting.tables import NoRows, Note
 from reporting.trajectories import GOLD, PROXY
 
 Roles = Mapping[tuple[str, str], Mapping[str, str]]  # (base, task) -> metric -> role
@@ -44,8 +45,8 @@ class Setting(NamedTuple):
     curves: pd.DataFrame
     labels: Mapping[str, str]
     roles: Mapping[str, str]
-    spec: Mapping[str, Any]
-    columns: Mapping[str, Mapping[str, Any]]
+    spec: CourseTable
+    columns: Mapping[str, CourseColumn]
     control: pd.DataFrame
     control_name: str
 
@@ -59,7 +60,7 @@ class Setting(NamedTuple):
         """``values``: by column or metric an ``Interval`` or values by seed, of which NaN are left out."""
         cells = {}
         for name, column in self.columns.items():
-            value, scale = values.get(column.get("metric", name)), column.get("scale", 1)
+            value, scale = values.get(column.metric or name), column.scale
             if not (value is None or isinstance(value, Interval)):
                 finite = np.asarray(value, dtype=float)
                 finite = finite[np.isfinite(finite)] * scale
@@ -70,17 +71,17 @@ class Setting(NamedTuple):
     def start_row(self, facts: dict[str, str]) -> Row:
         """Where all methods start, at the base model."""
         first = trajectories.start(self.curves)
-        return self.row("start", self.spec["start"], facts, first, len(first))
+        return self.row("start", self.spec.start, facts, first, len(first))
 
 
 def _matched(setting: Setting) -> list[tuple[str, list[Row]]]:
-    shares, digits = setting.spec["levels"], setting.spec["levels"]["digits"]
+    shares, digits = setting.spec.levels, setting.spec.levels.digits
     origin = float(trajectories.start(setting.curves)[PROXY].mean())
-    mine = setting.curves[setting.curves["method"].isin(match(shares["methods"], setting.labels))]
+    mine = setting.curves[setting.curves["method"].isin(match(shares.methods, setting.labels))]
     if mine.empty:
         return []
     blocks = []
-    for level in trajectories.levels(mine, origin, shares["common"], shares["beyond"], digits):
+    for level in trajectories.levels(mine, origin, shares.common, shares.beyond, digits):
         rows = [setting.start_row({"reached": f"starts at {decimal(origin, digits)}"})]
         for method, curves in setting.by_method():
             found, seeds = trajectories.at_level(curves, level), curves["seed"].nunique()
@@ -124,7 +125,7 @@ def _selection(setting: Setting) -> list[tuple[str, list[Row]]]:
     full = setting._replace(curves=trajectories.with_auxiliaries(setting.curves, auxiliaries))
     rows = [setting.start_row({"checkpoint": DASH})]
     for method, curves in full.by_method():
-        for selection, name in setting.spec["selections"].items():
+        for selection, name in setting.spec.selections.items():
             found = trajectories.selected(curves, selection)
             if len(found):
                 facts, seeds = {"checkpoint": name}, curves["seed"].nunique()
@@ -148,14 +149,15 @@ def roles_of(scores: pd.DataFrame) -> Roles:
     return found
 
 
-def _lines(block: Block, columns: Mapping, roles: Mapping[str, str], specs: Mapping) -> list[list[Text]]:
-    marks = {metric: specs["roles"][role]["mark"] for metric, role in roles.items()}
-    headers = [c["header"] + marks.get(c.get("metric"), "") + ARROWS[c["better"]] for c in columns.values()]
+def _lines(
+    block: Block, columns: Mapping[str, CourseColumn], roles: Mapping[str, str], layout: Layout
+) -> list[list[Text]]:
+    headers = [c.header + layout.mark(roles.get(c.metric)) + c.arrow for c in columns.values()]
     lines = [[Text("method"), *map(Text, block.rows[0].facts), *map(Text, headers)]]
     for row in block.rows:
         line = [Text(row.label), *map(Text, row.facts.values())]
         for name, column in columns.items():
-            cell, digits = row.cells[name], column["digits"]
+            cell, digits = row.cells[name], column.digits
             if cell is None:
                 line.append(Text(DASH))
                 continue
@@ -178,85 +180,92 @@ def _tidy(blocks: Sequence[Block], columns: Mapping) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def _blocks(curves, name: str, layout: Mapping, specs: Mapping, labels, roles: Roles, bases) -> list[Block]:
+def _blocks(
+    curves, name: str, course: CourseLayout, base_method: str, labels, roles: Roles, bases
+) -> list[Block]:
     blocks = []
-    spec = layout["tables"][name]
-    methods, subject = chosen_methods(spec, labels, specs["base_method"])
-    mine = {m: labels[m] for m in methods if m != specs["base_method"]}
-    columns = {key: layout["columns"][key] for key in spec["columns"]}
-    tasks = match(spec["tasks"], curves["task"].unique())
-    for base in chosen_bases(spec, bases):
+    spec = course.tables[name]
+    methods, subject = spec.chosen_methods(labels, base_method)
+    mine = {m: labels[m] for m in methods if m != base_method}
+    columns = {key: course.columns[key] for key in spec.columns}
+    tasks = match(spec.tasks, curves["task"].unique())
+    for base in spec.chosen_bases(bases):
         for task in tasks:
             of_task = curves[(curves["base"] == base) & (curves["task"] == task)]
             shown = of_task[of_task["method"].isin(list(mine))]
             if not subject & set(shown["method"]):
                 continue
-            control = of_task[of_task["method"] == layout["control"]]
+            control = of_task[of_task["method"] == course.control]
             here = roles.get((base, task), {})
-            setting = Setting(shown, mine, here, spec, columns, control, layout["control"])
-            blocks += [Block(base, task, h, rows) for h, rows in KINDS[name](setting) if rows]
+            setting = Setting(shown, mine, here, spec, columns, control, course.control)
+            blocks += [Block(base, task, h, rows) for h, rows in KINDS[spec.kind](setting) if rows]
     if not blocks:
         raise NoRows(
-            f"table {name!r} has no training histories. It needs base: {chosen_bases(spec, bases)}; task: "
-            f"{spec['tasks']}; methods: {sorted(subject) or spec['methods']}, with logged rewards"
+            f"table {name!r} has no training histories. It needs base: {spec.chosen_bases(bases)}; task: "
+            f"{spec.tasks}; methods: {sorted(subject) or spec.methods}, with logged rewards"
         )
     return blocks
 
 
 def _caption(
-    blocks: Sequence[Block], columns: Mapping, layout: Mapping, specs: Mapping, name: str, curves, roles
-):
+    blocks: Sequence[Block],
+    spec: CourseTable,
+    columns: Mapping[str, CourseColumn],
+    course: CourseLayout,
+    layout: Layout,
+    curves: pd.DataFrame,
+    roles: Roles,
+) -> list[str]:
     """Sentences for a table: windows, intervals, how its numbers are read, roles."""
-    spec, cells = layout["tables"][name], [c for b in blocks for r in b.rows for c in r.cells.values() if c]
+    cells = [c for b in blocks for r in b.rows for c in r.cells.values() if c]
     shown = {(b.base, b.task) for b in blocks}
     widths = sorted({trajectories.width(c) for key, c in curves.groupby(trajectories.BLOCK) if key in shown})
-    values = {"windows": layout["windows"], "seeds": numbers(c.seeds for c in cells)}
+    values = {"windows": course.windows, "seeds": numbers(c.seeds for c in cells)}
     values |= {"width": DASH.join(dict.fromkeys(f"{w:g}" for w in (widths[0], widths[-1])))}
-    sentences = [s.format(**values) for s in (layout["caption"], *spec["caption"])]
-    metrics = {c.get("metric") for c in columns.values()} - {PROXY}
+    sentences = [s.format(**values) for s in (course.caption, *spec.caption)]
+    metrics = {c.metric for c in columns.values()} - {PROXY}
     here = {role for key in shown for metric, role in roles.get(key, {}).items() if metric in metrics}
-    legend = [specs["roles"][r]["legend"] for r in ("proxy", "auxiliary", "unseen", "gold") if r in here]
+    legend = layout.legend(here)
     return sentences + (["; ".join(legend) + "."] if legend else [])
 
 
 def render(
     curves: pd.DataFrame,
     roles: Roles,
-    layout: Mapping[str, Any],
-    specs: Mapping[str, Any],
+    course: CourseLayout,
+    layout: Layout,
     labels: Mapping[str, str],
     out: Path,
     *,
     requested: Sequence[str] = (),
     bases: Sequence[str] = (),
     version: str | None = None,
-    note: Callable[[Sequence[tuple[str, str]]], str] | None = None,
+    note: Note | None = None,
 ) -> list[Path]:
-    """Write every table of ``layout`` that has rows as ``out/<table>.{csv,md,tex,html}``.
+    """Write every table of ``course`` that has rows as ``out/<table>.{csv,md,tex,html}``.
 
-    ``curves``: as made by ``trajectories.windowed``. ``layout``, ``specs``: config/trajectories.yaml and
-    config/tables.yaml as read. ``labels``: method -> label in the grid's order. ``bases``: the grid's, in
-    order. ``note``: a caption's first sentence from the table's bases and tasks. A table without rows is left
-    out, unless ``requested`` names it: then ``NoRows`` is raised.
+    ``curves``: as made by ``trajectories.windowed``. ``labels``: method -> label in the grid's order.
+    ``bases``: the grid's, in order. ``note``: a caption's first sentence. A table without rows is left out,
+    unless ``requested`` names it: then ``NoRows`` is raised.
     """
     paths: list[Path] = []
     out.mkdir(parents=True, exist_ok=True)
     curves = curves.dropna(subset=[PROXY]) if PROXY in curves else curves.iloc[:0]
     bases = list(bases) or list(curves["base"].unique())
-    for name, spec in layout["tables"].items():
+    for name, spec in course.tables.items():
         try:
-            blocks = _blocks(curves, name, layout, specs, labels, roles, bases)
+            blocks = _blocks(curves, name, course, layout.base_method, labels, roles, bases)
         except NoRows:
             if name in requested:
                 raise
             continue
-        held = [k for k in spec["columns"] if any(r.cells[k] for b in blocks for r in b.rows)]
-        columns = {key: layout["columns"][key] for key in held}
-        titles = [f"{b.base}, trained on {specs['tasks'].get(b.task, b.task)}{b.heading}" for b in blocks]
-        lines = [_lines(b, columns, roles.get((b.base, b.task), {}), specs) for b in blocks]
-        drawn = list(zip(titles, lines, strict=True))
+        held = [k for k in spec.columns if any(r.cells[k] for b in blocks for r in b.rows)]
+        columns = {key: course.columns[key] for key in held}
+        titles = [layout.title(b.base, b.task) + b.heading for b in blocks]
+        lines = [_lines(b, columns, roles.get((b.base, b.task), {}), layout) for b in blocks]
         caption = [note([(b.base, b.task) for b in blocks])] if note else []
-        caption += _caption(blocks, columns, layout, specs, name, curves, roles)
+        caption += _caption(blocks, spec, columns, course, layout, curves, roles)
         caption += [version] if version else []
-        paths += write_table(out, name, spec["title"], _tidy(blocks, columns), drawn, caption)
+        drawn = list(zip(titles, lines, strict=True))
+        paths += write_table(out, name, spec.title, _tidy(blocks, columns), drawn, caption)
     return paths

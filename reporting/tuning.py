@@ -87,7 +87,7 @@ def chosen(candidates: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 def evaluate(stored: Results, config: InstrumentConfig) -> list[dict[str, Any]]:
     """All candidates, those of one task together, the cheapest first."""
-    provenances, rows = stored.provenance(), []
+    provenances, rows = stored.provenance, []
     for place, evidence in evidence_in(stored):
         runs = sorted(set(evidence.rows["run"]))
         trained = [name for name in runs if provenances[name]["iterations"]]

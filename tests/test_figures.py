@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from reporting.image_scores import Images
 from safetensors.torch import save_file
 
 from evaluation.measures import KL
 from reporting.comparison import change_from_base
 from reporting.figures import bars, curves, samples, style, tradeoff, turn
-from reporting.image_scores import Images
 from reporting.statistics import last_step
 from reporting.trajectories import windowed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from reporting.figures.style import (
+from evaluation.scores import DIVERSITY, IMAGE_KEY, ByImage, Scores
+from reporting.draw import Drawing, Grid
+from reporting.figure_style import (
     STYLE,
     NothingToDraw,
     blocks_of,
@@ -19,15 +21,16 @@ from reporting.figures.style import (
     method_styles,
     panels,
 )
-from reporting.image_scores import KEY, ByImage, by_seed
-from reporting.statistics import bootstrap_interval, last_step
+from reporting.statistics import bootstrap_interval
+from scenes.prompts import count_objects
+from scenes.prompts import read as read_prompts
 
 
 def _by_count(rows: pd.DataFrame, images: ByImage, counts: Sequence[int]) -> dict[int, list[float]]:
     """Number of objects -> accuracy of each run; ``rows``: one method's accuracy scores."""
     values: dict[int, list[float]] = {}
     for _, of_run in rows.groupby("run"):
-        cells = [images[key] for key in of_run[KEY].itertuples(index=False, name=None) if key in images]
+        cells = [images[key] for key in of_run[IMAGE_KEY].itertuples(index=False, name=None) if key in images]
         for count in sorted({counts[p] for cell in cells for p in cell.prompts}):
             found = [
                 v
@@ -40,8 +43,7 @@ def _by_count(rows: pd.DataFrame, images: ByImage, counts: Sequence[int]) -> dic
 
 
 def accuracy_by_count(
-    scores: pd.DataFrame,
-    images: ByImage,
+    scores: Scores,
     counts: Sequence[int],
     stem: str | Path,
     labels: Mapping[str, str],
@@ -53,7 +55,7 @@ def accuracy_by_count(
 
     ``counts``: number of objects of each test prompt. Numbers to the right of the line were never trained on.
     """
-    rows = last_step(scores)
+    rows, images = scores.last().table, scores.images
     rows = rows[(rows["task"] == task) & rows["metric"].str.startswith("accuracy_")]
     if rows.empty or not images:
         raise NothingToDraw(f"no single-image scores of the task {task}")
@@ -80,18 +82,16 @@ def accuracy_by_count(
 
 
 def diversity(
-    scores: pd.DataFrame,
-    images: ByImage,
+    scores: Scores,
     stem: str | Path,
     labels: Mapping[str, str],
-    suites: Mapping[str, str],
     *,
     base_method: str = "base",
 ) -> Figure:
     """Diversity x 100 per method, one panel per (base, task), own suite: mean with 95 % intervals over seeds
     and prompts."""
-    rows = last_step(scores)
-    rows = rows[(rows["role"] == "diversity") & (rows["suite"] == rows["task"].map(suites))]
+    last = scores.last().in_suite("own").of(metric=DIVERSITY)
+    rows = last.table
     if rows.empty:
         raise NothingToDraw("no run has a diversity")
     styles, blocks = method_styles(list(labels), base_method), blocks_of(rows)
@@ -101,8 +101,8 @@ def diversity(
         for ax, ((base, task), of_task) in zip(axes[0], blocks, strict=True):
             drawn = [m for m in labels if m in set(of_task["method"])]
             for place, method in enumerate(drawn):
-                values = 100 * np.array(list(by_seed(of_task[of_task["method"] == method], images).values()))
-                v = bootstrap_interval(values)
+                values = last.of(base=base, task=task, method=method).values(DIVERSITY, scale=100)
+                v = bootstrap_interval(np.array(list(values.values())))
                 look = styles[method] | {"linestyle": "none", "elinewidth": 1.2}
                 ax.errorbar(v.mean, place, xerr=[[v.mean - v.low], [v.high - v.mean]], **look)
                 if method == base_method:
@@ -111,3 +111,17 @@ def diversity(
             ax.set_ylim(len(drawn) - 0.5, -0.5)
             ax.set(title=f"{base}, {task}", xlabel="diversity × 100")
         return finish(figure, [], stem)
+
+
+def drawings(grid: Grid) -> Iterator[Drawing]:
+    scores, suites = grid.results.scores, grid.results.settings.suites
+    yield "diversity", lambda stem: diversity(scores, stem, grid.labels)
+
+    def counting(stem: Path):
+        if "counting" not in suites:
+            raise NothingToDraw("the grid has no task counting")
+        counts = [count_objects(p) for p in read_prompts(Path(suites["counting"].prompts))]
+        shown = Scores(grid.shown(scores.table), scores.images)
+        return accuracy_by_count(shown, counts, stem, grid.labels)
+
+    yield "counting", counting

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict
 
-from reporting.figures.style import (
+from reporting.draw import Drawing, Grid, at
+from reporting.figure_style import (
     STYLE,
     NothingToDraw,
     blocks_of,
@@ -26,6 +28,15 @@ REGULARISED = {"train/kl_loss": "KL loss, to the reference", "train/gated_share"
 STEPS, IMAGES = "step", "generated images"
 DECADES = 1e-5  # least shown of a logarithmic axis, as a share of the most
 PER_ROW = 3  # panels of a figure about one task
+
+
+class MultiReward(BaseModel):
+    """GARDO Fig. 8b: ``subject`` and what it is compared with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject: str
+    methods: list[str]
 
 
 def draw_curve(ax: Axes, runs: pd.DataFrame, style: dict, marked: bool = False) -> None:
@@ -142,3 +153,37 @@ def evaluated_curves(
             ax.set_axis_off()
         drawn = set(rows["method"]) - {base_method}
         return finish(figure, handles(drawn, labels, styles, True, True), stem)
+
+
+def drawings(grid: Grid) -> Iterator[Drawing]:
+    labels, history, scores = grid.labels, grid.results.histories, grid.results.scores.table
+    shown = grid.shown(history)
+    yield (
+        "learning_curves_images",
+        lambda stem: logged_curves(over_images(shown, scores), stem, labels, x=IMAGES),
+    )
+    logarithmic = ("train/kl_loss",)
+    yield (
+        "kl_and_gate",
+        lambda stem: logged_curves(shown, stem, labels, REGULARISED, logarithmic=logarithmic),
+    )
+
+    def multi_reward(stem: Path) -> Figure:
+        chosen = grid.settings("multi_reward", MultiReward)
+        if chosen.subject not in set(history["method"]):
+            raise NothingToDraw(f"no run of {chosen.subject}")
+        tasks = history.loc[history["method"] == chosen.subject, ["base", "task"]].drop_duplicates()
+        rows = history[history["method"].isin(chosen.methods)].merge(tasks)
+        auxiliary = {n: n for n in sorted(set(rows["name"])) if n.startswith("reward/scene_")}
+        return logged_curves(rows, stem, labels, TRAINED | auxiliary)
+
+    yield "multi_reward", multi_reward
+    for base, task in grid.results.places():
+        own, proxy = grid.shown(at(scores[scores["own"]], base, task)), grid.results.settings.proxies[task]
+        is_base = own["method"] == "base"
+        counted = pd.concat([over_images(own[~is_base], scores), own[is_base]])
+        for name, rows, x in ("evaluation", own, STEPS), ("evaluation_images", counted, IMAGES):
+            yield (
+                f"{name}_{base}_{task}",
+                lambda stem, rows=rows, proxy=proxy, x=x: evaluated_curves(rows, stem, labels, proxy, x=x),
+            )

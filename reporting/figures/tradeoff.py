@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +10,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from evaluation.measures import KL
+from evaluation.scores import KL, check_scores, last_step
 from reporting.comparison import change_from_base
-from reporting.figures.curves import from_base
-from reporting.figures.style import (
+from reporting.draw import Drawing, Grid
+from reporting.figure_style import (
     BASE_MARK,
     STYLE,
     NothingToDraw,
@@ -24,7 +24,8 @@ from reporting.figures.style import (
     method_styles,
     panels,
 )
-from reporting.statistics import bootstrap_interval, check_scores, last_step
+from reporting.figures.curves import from_base
+from reporting.statistics import bootstrap_interval
 
 OTHER = dict(color="0.7", marker=".", linestyle="none", markersize=6)
 
@@ -48,13 +49,12 @@ def over_optimisation(
     labels: Mapping[str, str],
     *,
     proxies: Mapping[str, str] | None = None,
-    suites: Mapping[str, str] | None = None,
     base_method: str = "base",
 ) -> Figure:
     """Proxy and gold over the KL from the base model: one column per (base, task), means over seeds.
 
-    ``suites``: own suite of each task, where gold is read (default: that of its name).
-    The KL axis has a square-root scale, as in Gao et al. (arXiv 2210.10760).
+    Gold is that of the task's own suite. The KL axis has a square-root scale, as in Gao et al. (arXiv
+    2210.10760).
     """
     check_scores(scores)
     check_labels(scores, labels)
@@ -65,7 +65,7 @@ def over_optimisation(
     with rc_context(STYLE):
         figure, axes = panels(2, len(blocks))
         for column, ((base, task), rows) in enumerate(blocks):
-            gold = rows[(rows["role"] == "gold") & (rows["suite"] == (suites or {}).get(task, task))]
+            gold = rows[(rows["role"] == "gold") & rows["own"]]
             shown = {"proxy": _proxy_rows(rows, base, task, proxies), "gold": gold}
             kl = (
                 from_base(rows[rows["metric"] == KL], base_method).groupby(["method", "step"])["value"].mean()
@@ -138,3 +138,10 @@ def pareto(
             ax.set(title=f"{base}, {task}", xlabel="proxy", ylabel=y_label if ax is axes[0, 0] else "")
         legend = handles(drawn, labels, styles, False, True)
         return finish(figure, legend + [Line2D([], [], label="other methods", **OTHER)] * others, stem)
+
+
+def drawings(grid: Grid) -> Iterator[Drawing]:
+    scores, proxies = grid.results.scores.table, grid.results.settings.proxies
+    shown, methods = grid.shown(scores), grid.settings("curves").methods
+    yield "over_optimisation", lambda stem: over_optimisation(shown, stem, grid.labels, proxies=proxies)
+    yield "pareto", lambda stem: pareto(scores, stem, grid.labels, shown=methods, proxies=proxies)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reporting.figures.style import (
+from reporting.draw import Drawing, Grid, at
+from reporting.figure_style import (
     BASE_MARK,
     STYLE,
     NothingToDraw,
@@ -139,3 +140,11 @@ def gold_over_proxy(
             ax.set_axis_off()
         shown = labels | {base_method: "start of training"}
         return finish(figure, handles({*curves["method"], base_method}, shown, styles, True, True), stem)
+
+
+def drawings(grid: Grid) -> Iterator[Drawing]:
+    common = (grid.labels, grid.settings("turn").methods, grid.course.control)
+    yield "proxy_versus_gold", lambda stem: gold_over_proxy(grid.windows, stem, *common)
+    for base, task in grid.results.places():
+        curves = at(grid.windows, base, task)
+        yield f"turn_{base}_{task}", lambda stem, curves=curves: over_steps(curves, stem, *common)

@@ -69,13 +69,12 @@ def scoring_environments(wildcards):
     return [ancient(path) for path in folders(metrics)]
 
 
+# What renders reads files alone and takes seconds, so any change of it renders again.
+REPORTING = sorted(glob.glob("reporting/**/*.py", recursive=True))
+
+
 def run_files(name):
     return expand("results/runs/{run}/{name}", run=PLAN.runs, name=name)
-
-
-def rendering_code(*names):
-    """Files of reporting/ by name; their change renders again."""
-    return sorted(path for name in names for path in glob.glob(f"reporting/{name}.py"))
 
 
 def mixture_results():
@@ -102,9 +101,9 @@ def prompts_of_suites(wildcards):
     return PLAN.test_prompts(wildcards.run)
 
 
-def settings_of(step):
-    """What the step reads of the evaluation's settings for the run's task."""
-    return lambda wildcards: f"results/config/{step}/{PLAN.trained[wildcards.run].task}.yaml"
+def evaluation_settings(wildcards):
+    """What the evaluation of the run's task reads."""
+    return f"results/config/evaluation/{PLAN.trained[wildcards.run].task}.yaml"
 
 
 def base_scores():
