@@ -72,15 +72,8 @@ def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng)
     single = pd.concat([_suite_rows(run, suite, step, evaluation, rng) for step, suite in jobs])
     key = {name: getattr(run, name) for name in ("run", "base", "task", "method", "seed")}
     rows = [
-        {
-            **key,
-            "step": step,
-            "suite": suite,
-            "own": suite == task.suites[0],
-            "metric": metric,
-            "role": role_of.get(metric, "unseen"),
-        }
-        | {"value": value, "n_images": 192}
+        {**key, "step": step, "suite": suite, "own": suite == task.suites[0], "metric": metric}
+        | {"role": role_of.get(metric, "unseen"), "value": value, "n_images": 192}
         for (step, suite, metric), value in single.groupby(["step", "suite", "metric"])["value"]
         .mean()
         .items()

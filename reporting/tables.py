@@ -64,8 +64,8 @@ def _cells(last: Scores, column: Column) -> dict[str, Cell]:
     values = {m: suite.of(method=m).values(column.metric, **units) for m in rows["method"].unique()}
     if column.relative_to:  # by the mean: the costs of one seed under two methods are not a pair
         reference = [v.mean() for v in values.get(column.relative_to, {}).values()]
-        values = {m: {s: v / np.mean(reference) for s, v in of.items()} for m, of in values.items()}
-        values = values if reference else {}
+        mean = np.mean(reference) if reference else None
+        values = {m: {s: v / mean for s, v in of.items()} for m, of in values.items() if reference}
     cells = {}
     for method, by_seed in values.items():
         if by_seed:

@@ -44,7 +44,7 @@ def all_jobs(plan) -> Jobs:
     runs = set(plan.runs)
     files = {Path(p) for run in runs for p in plan.training_prompts(run) + plan.test_prompts(run)}
     sets = {path.stem for path in files if path.parent == FOLDER}  # the others are shipped
-    return Jobs(train=runs, sample=runs, score=runs, prompts=sets)
+    return Jobs(train=runs, evaluate=runs, prompts=sets)
 
 
 def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
