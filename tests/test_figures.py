@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.image_scores import Images
 
+from evaluation import images as stored_images
+from evaluation.scores import COLUMNS, KL, Images, Scores, last_step
+from reporting import figure_style as style
 from reporting.comparison import change_from_base
-from reporting.figures import bars, curves, samples, style, tradeoff, turn
-from reporting.statistics import last_step
+from reporting.figures import bars, curves, samples, tradeoff, turn
 from reporting.trajectories import windowed
 
 LABELS = {"base": "base model", "grpo": "GRPO β=0", "gardo": "GARDO"}

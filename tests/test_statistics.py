@@ -19,9 +19,8 @@ REFERENCE = json.loads((Path(__file__).parent / "statistics_reference.json").rea
 
 
 def frame(**columns):
-    fixed = dict(
-        base="b", task="t", method="m", step=10, suite="s", own=True, metric="x", role="proxy", n_images=4
-    )
+    fixed = dict(base="b", task="t", method="m", step=10, suite="s", own=True)
+    fixed |= dict(metric="x", role="proxy", n_images=4)
     data = pd.DataFrame({**fixed, **columns})
     data["run"] = (
         data["base"] + "__" + data["task"] + "__" + data["method"] + "__s" + data["seed"].astype(str)
@@ -164,7 +163,7 @@ def test_values_by_prompt_are_used_where_every_run_has_them():
 
 
 def test_values_come_in_the_units_asked_for():
-    """Of one run each by another metric of the same run; a run without it, or with zero of it, is left out."""
+    """By another metric of the same run, a run is left out that lacks it or has zero of it."""
     rows = pd.concat(
         [frame(seed=[1, 2, 3], value=[6.0, 8.0, 9.0]), frame(seed=[1, 2], value=[3.0, 0.0], metric="n")]
     )
