@@ -1,4 +1,4 @@
-"""The evaluation of a run: what is sampled, what is kept, what is deleted. Its model counts and draws noise."""
+"""The evaluation of a run: what is sampled, kept and deleted. Its model counts its calls and draws noise."""
 
 import json
 

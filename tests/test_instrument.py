@@ -256,7 +256,7 @@ def test_the_control_counts_at_the_same_step(tmp_path):
     early = evidence.rows.assign(step=evidence.rows["step"].where(evidence.rows["method"] != "grpo", 20))
     half = evidence.every[(evidence.every["method"] != "grpo") | (evidence.every["step"] == 20)]
     stopped = pd.concat([early[early["method"] != "grpo"], half[half["method"] == "grpo"]])
-    earlier = type(evidence)(stopped, OWN, "ocr", {}, evidence.history, every=evidence.every)
+    earlier = type(evidence)(stopped, "ocr", {}, evidence.history, every=evidence.every)
     stated = load_claims(Path("config/claims.yaml"))
     stated = stated.model_copy(update={"claims": {"Definition 1": stated.claims["Definition 1"]}})
     instrument.write(blocks, INSTRUMENT, tmp_path / "instrument.md")
