@@ -25,12 +25,12 @@ from typing import Any
 
 from PIL import Image
 
-from reporting import origin
+from reporting import origin, tables
 from reporting import stored as store
 from reporting.claims import MIXTURE
 from reporting.layout import load_layout
-from reporting.results import read
-from reporting.table_lines import block_of
+from reporting.results import Results, read
+from reporting.table_formats import pipe_table
 from training.command import run_command
 from training.files import replacing, write_text
 
@@ -40,16 +40,27 @@ COLOURS = 256  # of a picture: a third of the size
 BLOCK = re.compile(r"(<!-- results: (?P<file>\S+), (?P<heading>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def fill(page: str, tables: Path) -> str:
-    """The page with every block replaced by its table, drawn from the .csv, without the papers' rows."""
+def block_of(results: Results, table: str, heading: str) -> str:
+    """The Markdown of one block of a table of the results, without the papers' rows.
+
+    Raises:
+        ValueError: there is no such table, or no block of it is headed so.
+    """
+    layout = load_layout()
+    if table not in layout.tables:
+        raise ValueError(f"no table is called {table!r}; valid: {', '.join(layout.tables)}")
+    settings = results.settings
+    blocks = dict(tables.drawn(results.scores, table, layout, settings.methods, settings.bases))
+    if heading not in blocks:
+        raise ValueError(f"no block of table {table!r} is headed {heading!r}; valid: {'; '.join(blocks)}")
+    return "\n".join(pipe_table(blocks[heading]))
+
+
+def fill(page: str, results: Results) -> str:
+    """The page with every block replaced by its table."""
 
     def filled(block: re.Match) -> str:
-        file = (tables / block["file"]).with_suffix(".csv")
-        if not file.exists():
-            raise ValueError(
-                f"{file} does not exist; valid: {', '.join(p.name for p in tables.glob('*.csv'))}"
-            )
-        return f"{block[1]}\n{block_of(file, block['heading'], load_layout())}\n\n{block[4]}"
+        return f"{block[1]}\n{block_of(results, Path(block['file']).stem, block['heading'])}\n\n{block[4]}"
 
     return BLOCK.sub(filled, page)
 
@@ -112,7 +123,9 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
         results.glob("gaussian_mixture*/table.md")
     ):
         raise ValueError("the claims judge the Gaussian mixture, and results/gaussian_mixture is gone")
-    stored = read(results / "scores.parquet", results / "config/rendering.yaml")
+    stored = read(
+        results / "scores.parquet", results / "config/rendering.yaml", results / "image_scores.parquet"
+    )
     provenances = stored.provenance
     dirty = [run for run, provenance in provenances.items() if origin.is_dirty(provenance)]
     if dirty:
@@ -135,7 +148,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
         store.keep([results / "runs" / run for run in provenances], temporary / "raw")
         write_text(temporary / "README.md", summary(command, provenances, temporary))
     if readme:
-        write_text(readme, fill(readme.read_text(), out / "tables"))
+        write_text(readme, fill(readme.read_text(), stored))
 
 
 def main() -> int:

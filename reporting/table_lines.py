@@ -1,16 +1,15 @@
-"""A block of a table as lines to draw, from its tidy rows: those that the .csv beside a table holds."""
+"""A table as lines to draw, from its tidy rows: those that the .csv beside it holds, rounded there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from evaluation.scores import ROLES
 from reporting.layout import Layout
-from reporting.table_formats import DASH, Drawn, Text, decimal, pipe_table
+from reporting.table_formats import DASH, Drawn, Text, decimal
 
 BLOCK = ["base", "task"]
 TIDY = [*BLOCK, "method", "label", "step", "column", "metric", "suite", "role"]
@@ -88,16 +87,3 @@ def draw(tidy: pd.DataFrame, layout: Layout, papers: Papers | None = None) -> Dr
         (layout.title(*place), _lines(block, place, layout, most_seeds, papers or {}))
         for place, block in tidy.groupby(BLOCK, sort=False)
     ]
-
-
-def block_of(path: Path, heading: str, layout: Layout) -> str:
-    """The Markdown table under a heading, without the papers' rows, from a table's .csv.
-
-    Raises:
-        ValueError: no block of the table is headed so.
-    """
-    tidy = pd.read_csv(path, dtype={"label": str, "step": str})  # which lacks ``prompts``
-    blocks = dict(draw(tidy.assign(prompts=tidy["low"] != tidy["high"]), layout))
-    if heading not in blocks:
-        raise ValueError(f"no table of {path} is headed {heading!r}; valid: {'; '.join(blocks)}")
-    return "\n".join(pipe_table(blocks[heading]))

@@ -18,7 +18,7 @@ from evaluation.scores import Scores, check_scores
 from reporting.layout import Column, Layout, Published
 from reporting.statistics import Interval, bootstrap_interval
 from reporting.table_files import write_table
-from reporting.table_formats import numbers
+from reporting.table_formats import Drawn, numbers
 from reporting.table_lines import TIDY, Paper, draw, most
 
 Note = Callable[[Sequence[tuple[str, str]]], str]  # a caption's first sentence, from bases and tasks
@@ -177,7 +177,7 @@ def _select(
     chosen = spec.chosen_bases(bases)
     methods, subject = spec.chosen_methods(labels, layout.base_method)
     columns = {key: layout.columns[key] for key in spec.columns}
-    sources = [published[key] for key in spec.published]
+    sources = [published[key] for key in spec.published if key in published]
     shown = {m: labels[m] for m in methods}
     blocks = [_block(last, b, t, shown, columns, sources) for b in chosen for t in spec.tasks]
     blocks = [b for b in blocks if subject & {r.method for r in b.rows}]
@@ -188,6 +188,14 @@ def _select(
         )
     held = {key for key in columns if any(r.cells[key] for b in blocks for r in b.rows)}
     return blocks, {key: c for key, c in columns.items() if key in held or not c.optional}
+
+
+def drawn(
+    scores: Scores, name: str, layout: Layout, labels: Mapping[str, str], bases: Sequence[str]
+) -> Drawn:
+    """Title and lines of a table's blocks, without the papers' rows. Raises ``NoRows``."""
+    blocks, columns = _select(scores.last(), name, layout, labels, {}, list(bases))
+    return draw(tidy(blocks, columns), layout)
 
 
 def render(

@@ -32,6 +32,8 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 
+from training.files import write_text
+
 EXPERIMENT = "goodhart"
 RUN_TAG = "goodhart.run"  # the key of idempotency: its value is the run id
 VIEW = "scores"  # name of the saved table view that `ui` opens
@@ -168,9 +170,6 @@ def chunks(items: list, size: int) -> Iterator[list]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-# --- from our files to MLflow's terms -----------------------------------------------------------------
-
-
 def run_metrics(run: str, history: pd.DataFrame, scores: pd.DataFrame | None) -> pd.DataFrame:
     """History and scores of one run as one frame step, name, value, with names that MLflow accepts.
 
@@ -296,10 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         ids = [log_run(run_dir, None, args.tracking_uri, args.experiment) for run_dir in args.run_dir]
         if args.done:
-            args.done.parent.mkdir(parents=True, exist_ok=True)
-            temporary = args.done.with_name(args.done.name + ".tmp")
-            temporary.write_text("".join(f"{run_id}\n" for run_id in ids))
-            temporary.replace(args.done)
+            write_text(args.done, "".join(f"{run_id}\n" for run_id in ids))
 
 
 if __name__ == "__main__":

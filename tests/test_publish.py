@@ -8,14 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from reporting.publish import BLOCK, fill, publish
+from reporting.publish import BLOCK, publish
 from tests.repository_copy import ROOT
 from tests.test_stored import finished_run
+from training.files import to_yaml, write_text
 
-TABLE = """base,task,method,label,step,column,metric,suite,role,mean,low,high,seeds,published
-tiny-sd3,ocr,base,base model,0,gold,gold,ocr,gold,0.5,0.5,0.5,1,0.6
-tiny-sd3,geneval,base,base model,0,gold,gold,geneval,gold,0.7,0.7,0.7,1,
-"""
 RUN = "tiny-sd3__ocr__grpo__s901"
 PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!-- end -->\nafter\n"
 
@@ -26,8 +23,7 @@ def results(tmp_path):
     folder = tmp_path / "results"
     for name in ("tables", "figures", "gaussian_mixture", "config"):
         (folder / name).mkdir(parents=True)
-    (folder / "tables/main.csv").write_text(TABLE)
-    (folder / "tables/main.md").write_text("# Title\n")
+        (folder / "tables/main.md").write_text("# Title\n")
     (folder / "tables/main.tex").write_text("not copied")
     Image.new("RGB", (40, 30), (10, 200, 30)).save(folder / "figures/pareto.png")
     (folder / "figures/pareto.pdf").write_text("not copied")
@@ -36,7 +32,9 @@ def results(tmp_path):
         (folder / f"{name}.md").write_text(f"# {name}\n")
     (folder / "instrument.json").write_text("{}")
     (folder / "claims.json").write_text("[]")
-    (folder / "config/rendering.yaml").write_text("{}\n")
+    suite = {"name": "ocr", "prompts": "resources/prompts/ocr_test.jsonl"}
+    settings = {"methods": {"grpo": "GRPO"}, "bases": ["tiny-sd3"], "suites": {"ocr": suite}}
+    write_text(folder / "config/rendering.yaml", to_yaml(settings))
     run = finished_run(folder / "runs", "grpo", 0.5)
     shutil.copy(run / "scores.parquet", folder)
     shutil.copy(run / "image_scores.parquet", folder)
@@ -101,7 +99,6 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
         *rendered,
         *instrument,
         *raw,
-        "tables/main.csv",
         "tables/main.md",
         "theorem/table.md",
     ]
@@ -118,8 +115,16 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
     ):
         assert said in page
     assert Image.open(out / "figures/pareto.png").convert("RGB").getpixel((3, 3)) == (10, 200, 30)
-    assert "| base model | 0 | 0.50 (n=1) |" in readme.read_text() and "stale" not in readme.read_text()
-    assert fill(readme.read_text(), out / "tables") == readme.read_text()  # a second time changes nothing
+    assert (
+        "| GRPO | 3 | **0.50** [0.50, 0.50] (n=1) |" in readme.read_text()
+        and "stale" not in readme.read_text()
+    )
+    filled = readme.read_text()
+    publish(results, out, "make tables", readme)
+    assert readme.read_text() == filled  # a second time changes nothing
+    readme.write_text(PAGE.replace("trained on OCR", "elsewhere"))
+    with pytest.raises(ValueError, match="headed 'tiny-sd3, elsewhere'; valid: tiny-sd3, trained on OCR"):
+        publish(results, out, "make tables", readme)
 
 
 def test_runs_of_uncommitted_code_are_refused(results, tmp_path):
