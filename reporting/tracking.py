@@ -99,9 +99,6 @@ def default_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('results/mlflow.db').resolve()}"
 
 
-# --- the store ----------------------------------------------------------------------------------------
-
-
 def database(tracking_uri: str) -> Path | None:
     """Absolute path of a sqlite uri's file, None for a server or another database.
 
@@ -229,9 +226,6 @@ def run_tags(run: str, provenance: dict[str, Any]) -> dict[str, str]:
     if provenance.get("git.commit"):
         tags["mlflow.source.git.commit"] = provenance["git.commit"]
     return tags
-
-
-# --- commands -----------------------------------------------------------------------------------------
 
 
 def save_view(client: Any, experiment_id: str) -> None:
