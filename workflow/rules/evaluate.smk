@@ -20,7 +20,7 @@ rule evaluate:
         mem_mb=1500,
     shell:
         "python -m workflow.job evaluation evaluate results/runs/{wildcards.run} --settings {input.settings}"
-        " --out {output.scores} --out-images {output.images} --threads {threads} 2> {log}"
+        " --out {output.scores} --out-images {output.images} --threads {threads} 2>> {log}"
 
 
 rule restore:
