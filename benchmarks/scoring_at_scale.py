@@ -15,9 +15,12 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import torch
 
-from evaluation.score import CHUNK_BYTES, ImageFile, score_files
+from evaluation import images
+from evaluation.configuration import SuiteConfig
+from evaluation.score import CHUNK_BYTES, ScoredFile, score_files
 from rewards.base import Reward
 
 METRICS = 12
@@ -38,18 +41,11 @@ def encode(images: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
-def write_images(path: Path, images: int, side: int, chunk: int = 64) -> None:
-    """``images`` of noise as ``evaluation.sample`` stores them, written piece by piece."""
-    shape = [images, side, side, 3]
-    size = torch.Size(shape).numel()
-    header = json.dumps({"images": {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}}).encode()
-    rng = torch.Generator().manual_seed(0)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for start in range(0, images, chunk):
-            count = min(chunk, images - start)
-            pixels = torch.randint(256, (count, side, side, 3), generator=rng, dtype=torch.uint8)
-            file.write(pixels.numpy().tobytes())
+def write_images(path: Path, count: int, side: int, per_prompt: int) -> None:
+    """``count`` images of noise as ``evaluation.sample`` stores them, written piece by piece."""
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(256, size=(side, side, 3), dtype=np.uint8) for _ in range(count))
+    images.write(path, noise, k=per_prompt, suite="suite", step=0, made_from="noise")
 
 
 class Memory(threading.Thread):
@@ -68,14 +64,14 @@ class Memory(threading.Thread):
                     self.peak[kind] = max(self.peak[kind], int(value.split()[0]) / 1024)
 
 
-def measure(images: int, side: int, per_prompt: int, chunk_bytes: int, folder: Path) -> dict:
-    """Peak memory (MB) and seconds of scoring ``images`` with all metrics and a diversity."""
-    path = folder / "suite_000000.safetensors"
-    write_images(path, images, side)
+def measure(count: int, side: int, per_prompt: int, chunk_bytes: int, folder: Path) -> dict:
+    """Peak memory (MB) and seconds of scoring ``count`` images with all metrics and a diversity."""
+    path = images.path_of(folder, "suite", 0)
+    write_images(path, count, side, per_prompt)
     names = [f"metric_{number}" for number in range(METRICS)]
-    suite = {"metrics": names, "counts": None, "accuracy_by_count": {}, "accuracy": ""}
-    prompts = [{"prompt": f"prompt {n}", "tag": "prompt", "include": []} for n in range(images // per_prompt)]
-    file = ImageFile(path, suite, "suite", 0, prompts, per_prompt)
+    suite = SuiteConfig(prompts="synthetic", metrics=names)
+    prompts = [{"prompt": f"prompt {n}", "tag": "prompt", "include": []} for n in range(count // per_prompt)]
+    file = ScoredFile(path, suite, "suite", 0, prompts, per_prompt)
     memory, start = Memory(), time.perf_counter()
     memory.start()
     with (
@@ -89,7 +85,7 @@ def measure(images: int, side: int, per_prompt: int, chunk_bytes: int, folder: P
     memory.join()
     values = sum(v.numel() for _, v in scored.values())
     return {
-        "images": images,
+        "images": count,
         "metrics": len(scored),
         "values": values,
         "file_gb": round(path.stat().st_size / 1e9, 2),
@@ -109,10 +105,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the images, 7.9 GB for 10,000 of 512 px")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for images in arguments.images:
+    for count in arguments.images:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             measured = measure(
-                images, arguments.side, arguments.per_prompt, arguments.chunk_bytes, Path(folder)
+                count, arguments.side, arguments.per_prompt, arguments.chunk_bytes, Path(folder)
             )
         print(json.dumps(measured), flush=True)
 

@@ -44,7 +44,7 @@ def all_jobs(plan) -> Jobs:
     runs = set(plan.runs)
     files = {Path(p) for run in runs for p in plan.training_prompts(run) + plan.test_prompts(run)}
     sets = {path.stem for path in files if path.parent == FOLDER}  # the others are shipped
-    return Jobs(train=runs, sample=runs, score=runs, prompts=sets)
+    return Jobs(train=runs, evaluate=runs, prompts=sets)
 
 
 def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
@@ -257,7 +257,7 @@ def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(
     text = Path("config/instrument.yaml").read_text()
     assert stated in text
     path.write_text(text.replace(stated, broken))
-    monkeypatch.setattr("evaluation.instrument_settings.INSTRUMENT", path)
+    monkeypatch.setattr("reporting.instrument_settings.INSTRUMENT", path)
     with pytest.raises(ConfigError, match=message):
         make_plan(preset("config"))
 

@@ -3,7 +3,8 @@
 import torch
 
 from benchmarks import scoring_at_scale
-from evaluation import score
+from evaluation import images, score
+from evaluation.configuration import SuiteConfig
 
 
 def test_ten_thousand_images_are_scored_a_bounded_piece_at_a_time(tmp_path, monkeypatch):
@@ -15,7 +16,7 @@ def test_ten_thousand_images_are_scored_a_bounded_piece_at_a_time(tmp_path, monk
             return super().score(images, prompts, metadata)
 
     monkeypatch.setattr(scoring_at_scale, "StandIn", Counted)
-    found = scoring_at_scale.measure(images=10_000, side=16, per_prompt=4, chunk_bytes=2**20, folder=tmp_path)
+    found = scoring_at_scale.measure(count=10_000, side=16, per_prompt=4, chunk_bytes=2**20, folder=tmp_path)
     assert found["metrics"] == 13  # twelve, and the diversity
     assert found["values"] == 12 * 10_000 + 2_500
     assert max(seen) <= 2**20 < sum(seen) / scoring_at_scale.METRICS
@@ -23,7 +24,9 @@ def test_ten_thousand_images_are_scored_a_bounded_piece_at_a_time(tmp_path, monk
 
 
 def test_the_images_of_the_dry_run_are_read_as_they_were_written(tmp_path):
-    scoring_at_scale.write_images(tmp_path / "x.safetensors", 5, 4, chunk=2)
-    file = score.ImageFile(tmp_path / "x.safetensors", {}, "x", 0, [{"prompt": str(n)} for n in range(5)], 1)
-    ((images, prompts),) = file.read(torch.arange(5))
-    assert images.shape == (5, 3, 4, 4) and 0.2 < images.mean() < 0.8 and prompts[4]["prompt"] == "4"
+    path = images.path_of(tmp_path, "x", 0)
+    scoring_at_scale.write_images(path, 5, 4, per_prompt=1)
+    suite = SuiteConfig(prompts="synthetic", metrics=["gold"])
+    file = score.ScoredFile(path, suite, "x", 0, [{"prompt": str(n)} for n in range(5)], 1)
+    ((pixels, prompts),) = file.read(torch.arange(5))
+    assert pixels.shape == (5, 3, 4, 4) and 0.2 < pixels.mean() < 0.8 and prompts[4]["prompt"] == "4"

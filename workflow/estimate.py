@@ -207,7 +207,7 @@ def prompt_lines(jobs: Jobs) -> list[str]:
 def report(plan: Plan, counts: Counter, jobs: Jobs, title: str, details: bool = False) -> str:
     """The plan as text: one screen, or with ``details`` every address, licence and command."""
     table = training_table(plan, jobs)
-    images = sum(images_of(plan, plan.runs[name]) for name in jobs.sample)
+    images = sum(images_of(plan, plan.runs[name]) for name in jobs.evaluate)
     RESULTS.mkdir(exist_ok=True)
     needed, free = needed_bytes(plan, jobs) / 1e9, shutil.disk_usage(RESULTS).free / 1e9
     prompts = prompt_lines(jobs) if details else prompt_summary(jobs)

@@ -30,8 +30,7 @@ class Jobs:
     """Jobs that are still to be done, as far as they need something: names of runs and prompt sets."""
 
     train: set[str] = field(default_factory=set)
-    sample: set[str] = field(default_factory=set)
-    score: set[str] = field(default_factory=set)
+    evaluate: set[str] = field(default_factory=set)
     data: set[tuple[str, str, str]] = field(default_factory=set)  # base, task, kind
     prompts: set[str] = field(default_factory=set)
     tables: bool = False
@@ -39,14 +38,14 @@ class Jobs:
     @property
     def with_models(self) -> bool:
         """Whether one of them opens a model."""
-        return bool(self.train or self.sample or self.score or self.data)
+        return bool(self.train or self.evaluate or self.data)
 
     @classmethod
     def of(cls, jobs: Iterable[tuple[str, dict]]) -> Jobs:
         """From (rule, wildcards) of each job."""
         found = cls()
         for rule, wildcards in jobs:
-            if rule in ("train", "sample", "score"):
+            if rule in ("train", "evaluate"):
                 getattr(found, rule).add(wildcards["run"])
             elif rule == "data":
                 found.data.add((wildcards["base"], wildcards["task"], wildcards["kind"]))
@@ -72,7 +71,7 @@ def check_ready(plan: Plan, jobs: Jobs, *, jobs_run_here: bool) -> None:
 
 def opened(plan: Plan, jobs: Jobs) -> dict[str, RunConfig]:
     """One run of each base model that a job opens, by the base model's name."""
-    runs = [plan.trained[name] for name in sorted(jobs.train | jobs.sample)]
+    runs = [plan.trained[name] for name in sorted(jobs.train | jobs.evaluate)]
     runs += [plan.run_on(base, task) for base, task, _ in sorted(jobs.data)]
     return {run.base: run for run in runs}
 
@@ -96,7 +95,7 @@ def plugins(plan: Plan, jobs: Jobs) -> list[type]:
             task = run.task_settings
             metrics |= set(task.rewards())
             encoders.add(task.features)
-    for name in jobs.score:
+    for name in jobs.evaluate:
         for suite in plan.tasks[plan.runs[name].task].suites:
             metrics |= set(plan.evaluation.suites[suite].scored())
         encoders.add(plan.evaluation.features)
@@ -129,14 +128,18 @@ def images_of(plan: Plan, run: RunConfig) -> int:
 
 
 def needed_bytes(plan: Plan, jobs: Jobs) -> int:
-    """Upper estimate of what jobs write: evaluation images, adapters with checkpoints, data latents."""
+    """Upper estimate of what jobs write: evaluation images (as if nothing compressed them), adapters with
+    checkpoints, data latents."""
     total = 0
     for base, task, _ in jobs.data:  # a latent takes no more room than its image
         prompts = prompt_sets.size(plan.tasks[task].prompts) or 0
         side = plan.run_on(base, task).base_model.image_size
         total += prompts * plan.data_per_prompt * side**2 * CHANNELS
-    for run in (plan.runs[name] for name in jobs.sample):
-        total += images_of(plan, run) * run.base_model.image_size**2 * CHANNELS
+    images = [
+        images_of(plan, run) * run.base_model.image_size**2 * CHANNELS
+        for run in (plan.runs[name] for name in jobs.evaluate)
+    ]
+    total += sum(images) if plan.evaluation.keep_images else max(images, default=0)
     for run in (plan.trained[name] for name in jobs.train):
         lora = run.base_model.lora
         total += (4 + len(run.snapshots)) * 4 * 4096 * lora.rank * len(lora.target_modules)
