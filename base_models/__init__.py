@@ -7,7 +7,7 @@ import torch
 from base_models.base import BaseModel, BaseModelConfig, Prompts
 from plugins import Plugins
 
-_helpers = {"attention", "base", "pipelines", "requirements"}
+_helpers = {"attention", "base", "cpu_engine", "pipelines", "requirements"}
 _adapters = Plugins(__name__, "base model adapter", BaseModel, _helpers)
 names, get_class = _adapters.names, _adapters.get
 

@@ -6,7 +6,6 @@ pipeline's transformer; copies of it (``reference``, ``old``, ``ema``) are furth
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field
 from safetensors.torch import load_file
 
-from base_models.attention import short_attention
+from base_models.cpu_engine import MergedTransformer, has_bf16, merged_weights, plain_copy
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -85,37 +84,6 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bf16 are faster there than in float32.
-
-    Without such instructions torch converts every product: where AVX-512 lacks them an update in bf16 takes
-    twice as long as in float32, with AVX2 alone eight times. Processors other than x86 are taken to have
-    none, for want of a measurement.
-    """
-    if device.type != "cpu":
-        return True
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def _contiguous(_, arguments: tuple) -> tuple:
-    """Joint attention hands slices on, for which ``linear`` copies its weight once per row of the batch."""
-    return (arguments[0].contiguous(), *arguments[1:])
-
-
-class MergedTransformer:
-    """A transformer that runs with some of its weights replaced by others, which may carry gradients."""
-
-    def __init__(self, plain: torch.nn.Module, weights: dict[str, torch.Tensor]):
-        self.plain, self.weights = plain, weights
-        self.config = plain.config
-
-    def __call__(self, **arguments):
-        with short_attention() if self.plain.device.type == "cpu" else contextlib.nullcontext():
-            # No weight of these transformers has two names, for which every call would look.
-            return torch.func.functional_call(self.plain, self.weights, (), arguments, tie_weights=False)
 
 
 class BaseModel(ABC):
@@ -240,31 +208,9 @@ class BaseModel(ABC):
             self.transformer.set_adapter(adapter)
 
     def _merged(self, adapter: str | None) -> MergedTransformer:
-        """The copy, with W + scaling * B A in place of W for every LoRA layer of the adapter."""
         if self._plain is None:
-            self._plain = self._plain_copy().to(self.dtype)
-        weights = {
-            f"{name}.weight": (layer.base_layer.weight + layer.get_delta_weight(adapter)).to(self.dtype)
-            for name, layer in self.transformer.named_modules()
-            if adapter is not None and adapter in getattr(layer, "lora_A", ())
-        }
-        return MergedTransformer(self._plain, weights)
-
-    def _plain_copy(self) -> torch.nn.Module:
-        """The transformer without LoRA layers, made fast for a processor."""
-        from diffusers.models.activations import GELU
-
-        plain = type(self.transformer).from_config(self.transformer.config)
-        weights = {k.replace(".base_layer.", "."): v for k, v in self.transformer.state_dict().items()}
-        plain.load_state_dict({k: v for k, v in weights.items() if "lora_" not in k})
-        for module in plain.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_pre_hook(_contiguous)
-            elif isinstance(module, GELU) and self.dtype == torch.bfloat16:
-                # The approximation by tanh takes six times as long. In bf16, 7 % of values then round to a
-                # neighbour, which adds 1 % to the error that rounding makes anyway (normal inputs, rms).
-                module.approximate = "none"
-        return plain.requires_grad_(False).eval().to(self.device)
+            self._plain = plain_copy(self.transformer, self.dtype, self.device)
+        return MergedTransformer(self._plain, merged_weights(self.transformer, adapter, self.dtype))
 
     def add_adapter(self, name: str = POLICY) -> None:
         """Add a LoRA adapter with B = 0, so that the model is unchanged, and make it active."""
