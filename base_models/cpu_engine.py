@@ -2,7 +2,7 @@
 
 - ``MergedTransformer``: the transformer with LoRA merged, in bf16 where the processor has instructions for
   it, with ``base_models.attention`` in place of torch's kernel;
-- ``fold_upsampling``: the decoder without the products that its upsampling repeats.
+- ``quicken_decoder``: a VAE's decoder without the products that its upsampling repeats.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def merged_weights(transformer: torch.nn.Module, adapter: str | None, dtype: tor
     }
 
 
-def plain_copy(
-    transformer: torch.nn.Module, dtype: torch.dtype, device: torch.device
-) -> torch.nn.Module:
+def plain_copy(transformer: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """The transformer without LoRA layers, made fast where ``device`` is a processor."""
     from diffusers.models.activations import GELU
     from diffusers.models.attention import JointTransformerBlock
@@ -132,11 +130,30 @@ class FoldedUpsampling(torch.nn.Module):
         return F.conv_transpose2d(hidden_states, self.weight, self.bias, stride=2, padding=1)
 
 
-def fold_upsampling(decoder: torch.nn.Module) -> None:
-    """Replace every upsampling of a VAE's decoder by its folded form."""
+def residual_block(block, x, temb=None):
+    """``ResnetBlock2D.forward`` of a decoder, which has no time embedding and divides the sum by 1."""
+    hidden = block.conv1(block.nonlinearity(block.norm1(x)))
+    hidden = block.conv2(block.nonlinearity(block.norm2(hidden)))
+    return hidden + (x if block.conv_shortcut is None else block.conv_shortcut(x))
+
+
+def quicken_decoder(decoder: torch.nn.Module) -> None:
+    """Give the decoder of an ``AutoencoderKL`` both of the above."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    for module in decoder.modules():
+        if isinstance(module, ResnetBlock2D):
+            module.forward = MethodType(residual_block, module)
     for block in decoder.up_blocks:
         for index, layer in enumerate(block.upsamplers or ()):
             block.upsamplers[index] = FoldedUpsampling(layer.conv)
 
 
-__all__ = ["MergedTransformer", "fold_upsampling", "has_bf16", "merged_weights", "plain_copy"]
+__all__ = [
+    "FoldedUpsampling",
+    "MergedTransformer",
+    "has_bf16",
+    "merged_weights",
+    "plain_copy",
+    "quicken_decoder",
+]

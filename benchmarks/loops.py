@@ -40,7 +40,12 @@ def gradient_difference(
     kept = {}
     suite.step = lambda terms, iteration: kept.update(terms)  # and leave the gradients
     suite.update(collected, suite.method.prepare(collected.rollout), 1)
-    a, b = (torch.cat([p.grad.flatten() for p in t.parameters.values()]) for t in (straight, suite))
+    a, b = (
+        torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in t.parameters.values()]
+        )
+        for t in (straight, suite)
+    )
     return float((a - b).norm() / a.norm()), kept
 
 

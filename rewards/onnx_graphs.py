@@ -13,10 +13,10 @@ import numpy as np
 
 
 def fused(path: Path) -> bytes:
-    """The network in ``path`` without those operators; what it reads stays, its logits move by rounding (1e-5).
+    """The network in ``path`` without those operators. Its outputs move by rounding alone.
 
     - x clip(x + 3, 0, 6) / 6 becomes x hardsigmoid(x), which onnxruntime has a kernel for;
-    - the softmax over characters at the end is left out: what is read is the largest, of logits as well;
+    - the softmax over characters at the end is left out: the largest logit is the likeliest character;
     - a scale and a shift by one number become a batch normalisation, which it computes in the convolution
       before them, or else in the convolutions' layout.
     """

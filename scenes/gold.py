@@ -125,7 +125,8 @@ def objects_factors(image: np.ndarray, found: list[Blob], prompt: dict) -> Facto
 
 @functools.lru_cache(maxsize=4096)
 def _templates(text: str) -> list[np.ndarray]:
-    """The code as the world draws it. Padded with the sign's own tone it may lie up to a frame of two pixels."""
+    """The code as the world draws it; padding with the sign's own tone lets it lie up to a frame of two
+    pixels."""
     templates = [np.pad(text_alpha(text, size), 1) for size in TEXT_SIZES]
     return [t for t in templates if max(t.shape) <= IMAGE_SIZE]
 
