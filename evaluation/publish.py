@@ -8,7 +8,8 @@ that says which commits, machine and packages they come from. The tables that th
 between ``<!-- results: FILE, HEADING -->`` and ``<!-- end -->`` and are replaced. Runs of code that is not
 committed are refused: nobody could repeat them.
 
-``raw/`` holds what all of it is drawn from: scores, those of single images, and training histories.
+``raw/`` holds what all of it is drawn from (evaluation/stored.py): a grid with
+``stored_runs: docs/results/raw`` renders it again without training.
 Experiments that depend on no run of the grid stay as they are stored until they are made again.
 """
 
@@ -22,10 +23,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from PIL import Image
 
 from evaluation import origin
+from evaluation import stored as store
 from evaluation.claims import MIXTURE
 from evaluation.results import read
 from training.command import run_command
@@ -110,10 +111,6 @@ def summary(command: str, provenances: dict[str, dict[str, Any]], out: Path) -> 
     return "\n".join(lines) + "\n"
 
 
-def _store(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False, compression="zstd")
-
-
 def publish(results: Path, out: Path, command: str, readme: Path | None = None) -> None:
     """Copy the rendered results to ``out`` and fill the tables of ``readme``.
 
@@ -151,10 +148,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
                 shutil.copytree(out / name, temporary / name)
         for name in JUDGED:
             shutil.copy(results / name, temporary)
-        (temporary / "raw").mkdir()
-        for name in ("scores", "image_scores"):
-            _store(pd.read_parquet(results / f"{name}.parquet"), temporary / f"raw/{name}.parquet")
-        _store(stored.histories(), temporary / "raw/histories.parquet")
+        store.keep([results / "runs" / run for run in provenances], temporary / "raw")
         write_text(temporary / "README.md", summary(command, provenances, temporary))
     if readme:
         write_text(readme, fill(readme.read_text(), out / "tables"))

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PARTS = (
     "base_models config didactic evaluation methods profiles prompt_sets resources rewards scenes "
-    "training workflow Snakefile plugins.py"
+    "runs training workflow Snakefile plugins.py"
 ).split()
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from evaluation.publish import BLOCK, fill, publish, rows_under
 from tests.repository_copy import ROOT
+from tests.test_stored import finished_run
 
 TABLE = """# Title
 
@@ -26,6 +27,7 @@ TABLE = """# Title
 |---|---:|
 | base | 0.7 |
 """
+RUN = "tiny-sd3__ocr__grpo__s901"
 PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!-- end -->\nafter\n"
 
 
@@ -33,7 +35,7 @@ PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!--
 def results(tmp_path):
     """A rendered grid of one run."""
     folder = tmp_path / "results"
-    for name in ("tables", "figures", "gaussian_mixture", "config", "runs/a"):
+    for name in ("tables", "figures", "gaussian_mixture", "config"):
         (folder / name).mkdir(parents=True)
     (folder / "tables/main.md").write_text(TABLE)
     (folder / "tables/main.tex").write_text("not copied")
@@ -45,11 +47,9 @@ def results(tmp_path):
     (folder / "instrument.json").write_text("{}")
     (folder / "claims.json").write_text("[]")
     (folder / "config/rendering.yaml").write_text("{}\n")
-    row = {"run": ["a"], "base": ["b"], "task": ["t"], "method": ["m"], "seed": [1]}
-    pd.DataFrame(row).to_parquet(folder / "scores.parquet")
-    pd.DataFrame({"run": ["a"], "value": [0.5]}).to_parquet(folder / "image_scores.parquet")
-    history = {"step": [1], "name": ["reward/proxy_mean"], "value": [0.5]}
-    pd.DataFrame(history).to_parquet(folder / "runs/a/history.parquet")
+    run = finished_run(folder / "runs", "grpo", 0.5)
+    shutil.copy(run / "scores.parquet", folder)
+    pd.read_parquet(run / "image_scores.parquet").assign(run=RUN).to_parquet(folder / "image_scores.parquet")
     write_provenance(folder, dirty=False)
     return folder
 
@@ -61,7 +61,7 @@ def write_provenance(folder, dirty: bool) -> None:
         "cpu_seconds": 7200.0,
         "packages": {"torch": "2.13.0"},
     }
-    (folder / "runs/a/provenance.json").write_text(json.dumps(provenance))
+    (folder / "runs" / RUN / "provenance.json").write_text(json.dumps(provenance))
 
 
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
@@ -110,7 +110,7 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
     copied = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
     claims, instrument = ([f"{name}.json", f"{name}.md"] for name in ("claims", "instrument"))
     rendered = ["figures/pareto.png", "gaussian_mixture/table.md"]
-    raw = [f"raw/{name}.parquet" for name in ("histories", "image_scores", "scores")]
+    raw = [f"raw/{name}.parquet" for name in ("histories", "image_scores", "runs", "scores")]
     assert copied == [
         "README.md",
         *claims,
@@ -121,7 +121,7 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
         "theorem/table.md",
     ]
     histories = pd.read_parquet(out / "raw/histories.parquet")
-    assert histories[["run", "method", "value"]].values.tolist() == [["a", "m", 0.5]]
+    assert histories[["run", "method", "value"]].values.tolist() == [[RUN, "grpo", 0.5]] * 2
     page = (out / "README.md").read_text()
     for said in (
         "make tables",
@@ -139,7 +139,7 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
 
 def test_runs_of_uncommitted_code_are_refused(results, tmp_path):
     write_provenance(results, dirty=True)
-    with pytest.raises(ValueError, match="1 runs were made from code that is not committed, e.g. a"):
+    with pytest.raises(ValueError, match="1 runs were made from code that is not committed, e.g. tiny-sd3"):
         publish(results, tmp_path / "kept", "make tables")
     assert not (tmp_path / "kept").exists()
 

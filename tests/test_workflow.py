@@ -14,6 +14,7 @@ import yaml
 from browser import check_report, needs_browser
 from repository_copy import copy_repository
 
+from evaluation import stored
 from evaluation.measures import KL
 
 UNJUDGED = {"not testable here", "by construction"}
@@ -238,6 +239,19 @@ def test_the_same_run_gives_the_same_scores_twice(finished):
     (run / "scores.parquet").unlink()
     snakemake(finished, *SMOKE, f"results/runs/{run.name}/scores.parquet")
     assert pd.read_parquet(run / "scores.parquet").equals(first)
+
+
+@pytest.mark.slow
+def test_stored_runs_give_the_same_tables_without_training(finished, tmp_path):
+    store = tmp_path / "store"
+    stored.keep(sorted((finished / "results/runs").glob("*__s90*")), store)
+    elsewhere = copy_repository(tmp_path / "elsewhere")
+    done = snakemake(elsewhere, "--config", f"stored_runs={store}", *SMOKE, "results/tables")
+    output = done.stdout + done.stderr
+    assert "rule restore" in output and "rule train" not in output and "rule sample" not in output
+    for name in ("main", "turn", "selection", "cost_runs"):
+        table = f"results/tables/{name}.csv"
+        assert (elsewhere / table).read_bytes() == (finished / table).read_bytes()
 
 
 NEW_METHOD = '''"""REINFORCE: the policy gradient without a ratio."""

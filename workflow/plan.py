@@ -7,6 +7,7 @@ from pathlib import Path
 
 import prompt_sets
 from base_models.base import ADAPTER_FILE
+from evaluation import stored
 from evaluation.configuration import EvaluationConfig, load_evaluation, sampling_settings, scoring_settings
 from rewards.weights import verify
 from training.configuration import ConfigError, RunConfig, TaskConfig
@@ -30,7 +31,10 @@ RESULTS = Path("results")
 
 @dataclass(frozen=True)
 class Plan:
-    """The resolved grid. ``starting`` runs are trained, not evaluated: runs of the grid start from them."""
+    """The resolved grid. ``starting`` runs are trained, not evaluated: runs of the grid start from them.
+
+    ``stored`` runs are taken from the folder ``store`` instead of being trained.
+    """
 
     runs: dict[str, RunConfig]
     starting: dict[str, RunConfig]
@@ -39,6 +43,13 @@ class Plan:
     tasks: dict[str, TaskConfig]
     rows: list[GridRow]
     tables: list[str]
+    store: Path | None = None
+    stored: tuple[str, ...] = ()
+
+    @property
+    def made(self) -> list[str]:
+        """Runs that are trained and evaluated here."""
+        return [name for name in self.trained if name not in self.stored]
 
     @property
     def trained(self) -> dict[str, RunConfig]:
@@ -123,7 +134,34 @@ def make_plan(config: dict) -> Plan:
     metrics = {name: {"metrics": suite.metrics} for name, suite in evaluation.suites.items()}
     write_settings("suites", {"suites": metrics})
     write_settings("rendering", rendering_settings(config, evaluation))
-    return Plan(runs, starting, config.get("data_per_prompt", 2), evaluation, tasks, rows, config["tables"])
+    store = config.get("stored_runs")
+    return Plan(
+        runs,
+        starting,
+        config.get("data_per_prompt", 2),
+        evaluation,
+        tasks,
+        rows,
+        config["tables"],
+        Path(store) if store else None,
+        tuple(stored_runs(runs, Path(store))) if store else (),
+    )
+
+
+def stored_runs(runs: dict[str, RunConfig], store: Path) -> list[str]:
+    """Runs whose results are in the store with the same settings, and that were not trained here.
+
+    A run that another one starts from is not taken from there: no adapter is stored.
+    """
+    known = stored.hashes(store)
+    started_from = {run.start.run for run in runs.values() if run.start}
+    return [
+        name
+        for name, run in runs.items()
+        if known.get(name) == run.hash
+        and name not in started_from
+        and not (RESULTS / "runs" / name / "adapter").exists()
+    ]
 
 
 def write_settings(name: str, settings: dict) -> None:

@@ -9,6 +9,7 @@ sys.path.insert(0, os.getcwd())
 
 from didactic.configuration import jobs_of_map as mixture_map_jobs  # noqa: E402
 from didactic.configuration import load as load_mixture  # noqa: E402
+from evaluation import stored  # noqa: E402
 from evaluation.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
@@ -40,6 +41,9 @@ wildcard_constraints:
 
 
 shell.prefix(f"export {' '.join(f'{name}={value}' for name, value in JOB_ENVIRONMENT.items())}; ")
+
+
+MADE = "|".join(PLAN.made) or "none"  # runs trained and evaluated here; the others come from a store
 
 
 def data_of(wildcards):

@@ -7,6 +7,8 @@ rule sample:
         directory("results/runs/{run}/images"),
     log:
         "logs/sample/{run}.log",
+    wildcard_constraints:
+        run=MADE,
     conda:
         "../envs/goodhart.yaml"
     threads: 1
@@ -29,6 +31,8 @@ rule score:
         images="results/runs/{run}/image_scores.parquet",
     log:
         "logs/score/{run}.log",
+    wildcard_constraints:
+        run=MADE,
     conda:
         "../envs/goodhart.yaml"
     threads: 1
@@ -38,6 +42,23 @@ rule score:
         "python -m workflow.job evaluation score results/runs/{wildcards.run} --images {input.images}"
         " --settings {input.settings} --out {output.scores} --out-images {output.images}"
         " --threads {threads} 2> {log}"
+
+
+rule restore:
+    # Runs that a store holds with the same settings (key stored_runs): scores, histories and provenance.
+    input:
+        store=[PLAN.store / name for name in stored.files()] if PLAN.stored else [],
+    output:
+        expand("results/runs/{run}/{name}", run=PLAN.stored, name=stored.RESTORED),
+    log:
+        "logs/restore.log",
+    conda:
+        "../envs/goodhart.yaml"
+    params:
+        runs=PLAN.stored,
+        store=PLAN.store,
+    shell:
+        "python -m evaluation.stored restore {params.runs} --store {params.store} 2> {log}"
 
 
 rule collect:

@@ -12,6 +12,8 @@ rule train:
         provenance="results/runs/{run}/provenance.json",
     log:
         "logs/train/{run}.log",
+    wildcard_constraints:
+        run=MADE,
     conda:
         "../envs/goodhart.yaml"
     threads: 1
