@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import BaseModel, BaseModelConfig, Prompts
+from base_models.base import BaseModel, BaseModelConfig, Embeddings
 from plugins import Plugins
 
 _helpers = {"attention", "base", "cpu_engine", "pipelines", "requirements"}
@@ -21,4 +21,4 @@ def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:
     return model(config, device)
 
 
-__all__ = ["BaseModel", "BaseModelConfig", "Prompts", "get_class", "names", "open_base_model"]
+__all__ = ["BaseModel", "BaseModelConfig", "Embeddings", "get_class", "names", "open_base_model"]

@@ -7,7 +7,7 @@ pipeline's transformer; copies of it (``reference``, ``old``, ``ema``) are furth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,22 +68,35 @@ class BaseModelConfig(PydanticModel):
 
 
 @dataclass
-class Prompts:
-    """Embeddings of n prompts: tokens (n, L, D), pooled (n, P). Index it with a long or boolean tensor.
+class Embeddings:
+    """Of n prompts: tensors (n, ...) by the name of the transformer's argument, as ``encode_prompts`` of a
+    base model makes them. Index it with a long or boolean tensor.
 
     They stay on the CPU: 205 tokens of 4096 bf16 numbers are 1.7 MB, so the prompts of a whole task would
     fill a device. ``BaseModel.predict`` moves the rows it is given.
     """
 
-    tokens: torch.Tensor
-    pooled: torch.Tensor
+    tensors: dict[str, torch.Tensor]
 
-    def __getitem__(self, index: torch.Tensor) -> Prompts:
-        index = index.to(self.tokens.device)
-        return Prompts(self.tokens[index], self.pooled[index])
+    def __getitem__(self, index: torch.Tensor) -> Embeddings:
+        return Embeddings({name: values[index.to(values.device)] for name, values in self.tensors.items()})
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(next(iter(self.tensors.values())))
+
+    def expand(self, count: int) -> Embeddings:
+        """One prompt's, ``count`` times."""
+        return Embeddings({name: v.expand(count, *v.shape[1:]) for name, v in self.tensors.items()})
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Arguments of a transformer there and of that precision."""
+        return {name: values.to(device, dtype) for name, values in self.tensors.items()}
+
+    @staticmethod
+    def join(parts: Iterable[Embeddings]) -> Embeddings:
+        """The prompts of all parts, in order."""
+        tensors = [part.tensors for part in parts]
+        return Embeddings({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
 
 
 class BaseModel(ABC):
@@ -125,7 +138,7 @@ class BaseModel(ABC):
         return self.config.guidance_scale > 1
 
     @abstractmethod
-    def encode_prompts(self, prompts: list[str]) -> Prompts:
+    def encode_prompts(self, prompts: list[str]) -> Embeddings:
         """Embed prompts without gradient. Raises ``RuntimeError`` once the text encoders are released."""
 
     @abstractmethod
@@ -137,7 +150,7 @@ class BaseModel(ABC):
         """The scheduler's noise shares, float32 (steps + 1,), from 1 down to 0."""
 
     @abstractmethod
-    def predict(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts) -> torch.Tensor:
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings) -> torch.Tensor:
         """One forward pass of the transformer: velocity (B, ...) at x (B, ...), sigma (B,)."""
 
     @abstractmethod
@@ -159,7 +172,7 @@ class BaseModel(ABC):
     # --- shared ----------------------------------------------------------------------------------
 
     def velocity(
-        self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None = None
+        self, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings, empty: Embeddings | None = None
     ) -> torch.Tensor:
         """Velocity, with classifier-free guidance u + g (c - u) where the model uses it.
 
@@ -169,10 +182,7 @@ class BaseModel(ABC):
         if not self.classifier_free_guidance:
             return self.predict(x, sigma, prompts)
         g, n = self.config.guidance_scale, len(x)
-        both = Prompts(
-            torch.cat([empty.tokens.expand(n, -1, -1), prompts.tokens]),
-            torch.cat([empty.pooled.expand(n, -1), prompts.pooled]),
-        )
+        both = Embeddings.join([empty.expand(n), prompts])
         unconditional, conditional = self.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
         return unconditional + g * (conditional - unconditional)
 
@@ -257,4 +267,4 @@ class BaseModel(ABC):
             parameter.lerp_(values[key], 1 - keep)
 
 
-__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "LoraSettings", "Prompts"]
+__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "Embeddings", "LoraSettings"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from base_models import open_base_model
-from base_models.base import Prompts
+from base_models.base import Embeddings
 from methods import Batch
 from methods.base import Prepared
 from methods.sde import STEPS
@@ -80,7 +80,7 @@ class StraightLoop:
         steps = {"sigma_second": sigmas[1], "noise_level": c.noise_level}
         return STEPS[c.sde](velocity, x, sigmas[k], sigmas[k + 1], **steps, **taken)
 
-    def step_gradients(self, t: Trajectories, k: int, prompts: Prompts, prepared: Prepared) -> None:
+    def step_gradients(self, t: Trajectories, k: int, prompts: Embeddings, prepared: Prepared) -> None:
         """Gradients of all images at denoising step ``k``."""
         method, x, x_next = self.method, t.latents[k], t.latents[k + 1]
         sigma, reference = t.sigmas[k].expand(len(x)), None

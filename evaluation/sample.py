@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from base_models import open_base_model
-from base_models.base import BaseModel, Prompts
+from base_models.base import BaseModel, Embeddings
 from evaluation import measures
 from evaluation.contact_sheet import contact_sheet
 from scenes.prompts import read as read_prompts
@@ -45,7 +45,7 @@ def adapters(folder: Path, iterations: int, snapshots: list[int]) -> dict[int, P
 
 
 def measure(
-    model: BaseModel, prompts: list[dict], embeddings: Prompts, settings: dict, empty: Prompts | None
+    model: BaseModel, prompts: list[dict], embeddings: Embeddings, settings: dict, empty: Embeddings | None
 ) -> dict[str, float]:
     """KL from the base and diffusion loss of the loaded adapter on one image per test prompt of the task.
 

@@ -18,7 +18,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional as F
 
 from base_models import attention, base, get_class, open_base_model
-from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig
+from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig, Embeddings
 from base_models.cpu_engine import FoldedUpsampling
 from base_models.flux import pack, position_ids, unpack
 from tests.small_pipelines import save_flux, save_sd3
@@ -169,7 +169,8 @@ def test_bfloat16_keeps_lora_weights_and_the_autoencoder_in_float32(name, settin
         spread(m)
     assert {p.dtype for p in model.adapter_parameters().values()} == {torch.float32}
     assert {p.dtype for n, p in model.transformer.named_parameters() if "lora_" not in n} == {torch.bfloat16}
-    assert model.vae.dtype == torch.float32 and model.encode_prompts(PROMPTS).tokens.dtype == torch.bfloat16
+    embedded = model.encode_prompts(PROMPTS).tensors.values()
+    assert model.vae.dtype == torch.float32 and all(v.dtype == torch.bfloat16 for v in embedded)
     a, b = gradients(exact), gradients(model)
     assert {g.dtype for g in b.values()} == {torch.float32}
     together = [torch.cat([g.flatten() for g in x.values()]) for x in (a, b)]
@@ -231,6 +232,14 @@ def test_bf16_is_for_processors_with_instructions_for_it(capabilities, expected,
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert base.has_bf16(torch.device("cpu")) is expected
     assert base.has_bf16(torch.device("cuda"))
+
+
+def test_embeddings_keep_their_rows_together():
+    a, b = (Embeddings({"states": torch.rand(n, 2, 3), "ids": torch.arange(n)}) for n in (4, 2))
+    joined = Embeddings.join([a, b[torch.tensor([1])].expand(3)])
+    assert len(joined) == 7 and joined.tensors["ids"].tolist() == [0, 1, 2, 3, 1, 1, 1]
+    odd = joined[joined.tensors["ids"] % 2 == 1]
+    assert torch.equal(odd.tensors["states"][-1], b.tensors["states"][1]) and len(odd) == 5
 
 
 @pytest.mark.parametrize("length", [30, 32])

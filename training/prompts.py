@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from base_models.base import BaseModel, Prompts
+from base_models.base import BaseModel, Embeddings
 from scenes.prompts import read
 from training.processes import Processes
 from training.seeding import seed_of
@@ -64,14 +64,13 @@ class PromptSet:
         starts = range(0, len(texts), batch)
         for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5):
             part = model.encode_prompts(texts[start : start + batch])
-            self.embeddings.tokens[start : start + batch] = part.tokens
-            self.embeddings.pooled[start : start + batch] = part.pooled
+            for name, values in part.tensors.items():
+                self.embeddings.tensors[name][start : start + batch] = values
 
     @staticmethod
-    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Prompts:
-        example = model.encode_prompts(texts[:1])
-        rooms = {"tokens": example.tokens, "pooled": example.pooled}
-        return Prompts(*(_room(folder / name, len(texts), like) for name, like in rooms.items()))
+    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Embeddings:
+        example = model.encode_prompts(texts[:1]).tensors
+        return Embeddings({name: _room(folder / name, len(texts), like) for name, like in example.items()})
 
     def draw(self, count: int, seed: int, iteration: int) -> list[int]:
         """``count`` different prompt indices for one iteration, tags drawn by their weights."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from base_models.base import POLICY, BaseModel, Prompts
+from base_models.base import POLICY, BaseModel, Embeddings
 from methods import Batch, DataBatch, ForwardBatch, Method, SupervisedBatch
 from methods.sde import STEPS
 from training.rollout import Trajectories, distinct
@@ -16,7 +16,7 @@ from training.rollout import Trajectories, distinct
 REFERENCE = "reference"
 OLD = "old"  # the policy that makes the images of a forward-process method
 
-Inputs = tuple[torch.Tensor, torch.Tensor, Prompts]  # x, sigma and prompts of a forward pass
+Inputs = tuple[torch.Tensor, torch.Tensor, Embeddings]  # x, sigma and prompts of a forward pass
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Experience:
     """
 
     trajectories: Trajectories
-    prompts: Prompts
+    prompts: Embeddings
     prompt_of: torch.Tensor
     advantages: torch.Tensor
     gate: torch.Tensor
 
-    def embeddings(self, image: torch.Tensor) -> Prompts:
+    def embeddings(self, image: torch.Tensor) -> Embeddings:
         return self.prompts[self.prompt_of[image]]
 
     def inputs(self, image: torch.Tensor, step: torch.Tensor) -> Inputs:
@@ -120,7 +120,7 @@ def even_parts(total: int, count: int) -> list[slice]:
 
 
 def policy_velocity(
-    model: BaseModel, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None
+    model: BaseModel, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings, empty: Embeddings | None
 ) -> torch.Tensor:
     with model.using(POLICY):
         return model.velocity(x, sigma, prompts, empty)
@@ -132,8 +132,8 @@ def reference_velocity(
     adaptive: bool,
     x: torch.Tensor,
     sigma: torch.Tensor,
-    prompts: Prompts,
-    empty: Prompts | None,
+    prompts: Embeddings,
+    empty: Embeddings | None,
 ) -> torch.Tensor:
     with model.using(REFERENCE if adaptive else None):
         return model.velocity(x, sigma, prompts, empty)
@@ -146,7 +146,7 @@ def reference_velocities(
     image: torch.Tensor,
     step: torch.Tensor,
     micro_batch: int,
-    empty: Prompts | None,
+    empty: Embeddings | None,
 ) -> torch.Tensor | None:
     """The reference's velocities (K, ...) at K states, in micro-batches; None for no states."""
     if len(image) == 0:
@@ -159,16 +159,22 @@ def reference_velocities(
 
 
 def with_data(
-    model: BaseModel, inputs: Inputs, experience: Experience, rows: Rows, part: slice, empty: Prompts | None
+    model: BaseModel,
+    inputs: Inputs,
+    experience: Experience,
+    rows: Rows,
+    part: slice,
+    empty: Embeddings | None,
 ) -> tuple[torch.Tensor, DataBatch]:
     """The policy's velocities at ``inputs`` and at this part of the data rows, in one forward pass."""
     at, x0, eps = rows.data_rows[part], rows.data_x0[part], rows.data_noise[part]
     s, captions = experience.trajectories.sigmas[rows.step[at]], experience.embeddings(rows.image[at])
     x, sigma, prompts = inputs
-    tokens, pooled = (
-        torch.cat([getattr(prompts, name), getattr(captions, name)]) for name in ("tokens", "pooled")
+    joined = (
+        torch.cat([x, _noised(x0, eps, s)]),
+        torch.cat([sigma, s]),
+        Embeddings.join([prompts, captions]),
     )
-    joined = torch.cat([x, _noised(x0, eps, s)]), torch.cat([sigma, s]), Prompts(tokens, pooled)
     velocity, data_velocity = policy_velocity(model, *joined, empty).tensor_split([len(x)])
     return velocity, DataBatch(x0, eps, data_velocity)
 
@@ -182,7 +188,7 @@ def accumulate_gradients(
     sde: str,
     noise_level: float,
     micro_batch: int,
-    empty: Prompts | None = None,
+    empty: Embeddings | None = None,
     on_policy: bool = False,
 ) -> dict[str, float]:
     """Backward over all rows; gradients add up to those of one big batch. Returns the summed terms.
@@ -269,7 +275,7 @@ def accumulate_forward_gradients(
     rows: Rows,
     *,
     micro_batch: int,
-    empty: Prompts | None = None,
+    empty: Embeddings | None = None,
 ) -> dict[str, float]:
     """As ``accumulate_gradients`` for methods that train on noised final latents."""
     needs, trajectories = method.needs, experience.trajectories
@@ -306,14 +312,14 @@ def accumulate_forward_gradients(
 def accumulate_data_gradients(
     model: BaseModel,
     method: Method,
-    prompts: Prompts,
+    prompts: Embeddings,
     x0: torch.Tensor,
     noise: torch.Tensor,
     sigma: torch.Tensor,
     *,
     data_total: int,
     micro_batch: int,
-    empty: Prompts | None = None,
+    empty: Embeddings | None = None,
 ) -> dict[str, float]:
     """As ``accumulate_gradients`` for methods that train on data alone: M rows, one prompt each, of the
     gradient step's ``data_total``."""
