@@ -64,7 +64,11 @@ def plain_copy(transformer: torch.nn.Module, dtype: torch.dtype, device: torch.d
             # The approximation by tanh takes six times as long. In bf16, 7 % of values then round to a
             # neighbour, which adds 1 % to the error that rounding makes anyway (normal inputs, rms).
             module.approximate = "none"
-        elif device.type == "cpu" and isinstance(module, JointTransformerBlock):
+        elif (
+            device.type == "cpu"
+            and isinstance(module, JointTransformerBlock)
+            and not module.use_dual_attention
+        ):
             module.forward = MethodType(joint_block, module)
     if device.type == "cpu":
         plain.set_attn_processor(ShortAttention())
