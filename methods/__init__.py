@@ -16,6 +16,7 @@ _helpers = {
     "conformance",
     "diversity",
     "gate",
+    "official_code",
     "policy_loss",
     "regularisation",
     "reward_combination",

@@ -85,7 +85,8 @@ def test_a_job_is_the_same_with_and_without_a_server(served, folder, request, mo
     done = subprocess.run(**given, input="typed", capture_output=True)
     assert done.returncode == 3
     assert done.stdout == f"['3', 'two words'] {folder} red\n{not served} {served}\ntyped\n"
-    assert done.stderr == "to standard error\n"
+    announced, *said = done.stderr.splitlines()
+    assert announced.startswith("--- 20") and said == ["to standard error"]
 
 
 @pytest.mark.parametrize("server", [fork_server.LIBRARIES], indirect=True, ids=["all libraries"])

@@ -1,4 +1,4 @@
-"""What must be at hand before the first job: weights, a GPU, checksums, real images, room on the disk.
+"""What must be at hand before the first job: weights, a GPU, real images, room on the disk.
 
 A dry run needs none of it. A real run asks for what its own jobs need, and stops with all that is missing.
 """
@@ -63,7 +63,6 @@ def check_ready(plan: Plan, jobs: Jobs, *, jobs_run_here: bool) -> None:
         *(empty_tables(plan.tables, plan.rows) if jobs.tables else []),
         *missing_base_models(plan, jobs, jobs_run_here=jobs_run_here),
         *missing_weights(plan, jobs),
-        *missing_checksums(jobs.prompts),
         *missing_images(plan, jobs),
         *missing_room(plan, jobs),
     ]
@@ -110,17 +109,6 @@ def missing_weights(plan: Plan, jobs: Jobs) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
-
-
-def missing_checksums(sets: Iterable[str]) -> list[str]:
-    fetched = prompt_sets.load()
-    open_sets = [n for n in sorted(sets) if n in fetched and any(f.sha256 is None for f in fetched[n].files)]
-    if not open_sets:
-        return []
-    return [
-        f"config/prompt_sets.yaml records no sha256 for {', '.join(open_sets)}; `python -m prompt_sets sums` "
-        "downloads them and prints what to check and write there"
-    ]
 
 
 def missing_images(plan: Plan, jobs: Jobs) -> list[str]:

@@ -16,7 +16,7 @@ rule sample:
         mem_mb=1500,
     shell:
         "python -m workflow.job evaluation sample results/runs/{wildcards.run} --settings {input.settings}"
-        " --out {output} --threads {threads} 2> {log}"
+        " --out {output} --threads {threads} 2>> {log}"
 
 
 rule score:
@@ -41,7 +41,7 @@ rule score:
     shell:
         "python -m workflow.job evaluation score results/runs/{wildcards.run} --images {input.images}"
         " --settings {input.settings} --out {output.scores} --out-images {output.images}"
-        " --threads {threads} 2> {log}"
+        " --threads {threads} 2>> {log}"
 
 
 rule restore:
