@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, BaseModel, Prompts
+from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
 from evaluation import images, measures
 from evaluation.configuration import RunEvaluation
 from evaluation.contact_sheet import contact_sheet
@@ -82,7 +82,7 @@ class Sampler:
         return open_base_model(self.config.base_model, self.device)
 
     @cached_property
-    def _encoded(self) -> tuple[dict[str, Prompts], Prompts | None]:
+    def _encoded(self) -> tuple[dict[str, Embeddings], Embeddings | None]:
         model = self.model
         embeddings = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in self.prompts.items()}
         empty = model.encode_prompts([""]) if model.classifier_free_guidance else None

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import methods
 import rewards
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, POLICY, has_bf16
+from base_models.base import ADAPTER_FILE, POLICY
+from base_models.cpu_engine import has_bf16
 from base_models.flux import pack
 from benchmarks.loops import leave_the_base
 from methods import Loss

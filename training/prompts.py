@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from base_models.base import BaseModel, Prompts
+from base_models.base import BaseModel, Embeddings
 from scenes.prompts import read
 from training.ranks import Ranks
 from training.seeding import seed_of
@@ -114,17 +114,16 @@ class PromptSet(PromptList):
     def _embed(self, model: BaseModel, texts: list[str], batch: int, own: int, count: int) -> None:
         """Every ``count``-th batch from ``own`` on; batches are the same for any number of ranks."""
         starts = range(0, len(texts), batch)[own::count]
+        *_, last = self.embeddings.tensors.values()
         for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5, disable=own != 0):
             rows = slice(start, start + batch)
             # Written last, and zero until then. A true zero there costs no more than to embed it again.
-            if (self.embeddings.pooled[rows, -1] != 0).all():
+            if (last[rows].flatten(1)[:, -1] != 0).all():
                 continue
-            part = model.encode_prompts(texts[rows])
-            self.embeddings.tokens[rows] = part.tokens
-            self.embeddings.pooled[rows] = part.pooled
+            for name, values in model.encode_prompts(texts[rows]).tensors.items():
+                self.embeddings.tensors[name][rows] = values
 
     @staticmethod
-    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Prompts:
-        example = model.encode_prompts(texts[:1])
-        rooms = {"tokens": example.tokens, "pooled": example.pooled}
-        return Prompts(*(_room(folder / name, len(texts), like) for name, like in rooms.items()))
+    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Embeddings:
+        example = model.encode_prompts(texts[:1]).tensors
+        return Embeddings({name: _room(folder / name, len(texts), like) for name, like in example.items()})
