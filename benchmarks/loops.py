@@ -10,7 +10,7 @@ import torch
 from benchmarks.measuring import alternate, ratio
 from benchmarks.setting import EXACT, TASK, open_trainer
 from benchmarks.straight_loop import StraightLoop
-from training import resolve
+from runs import config_files
 from training.trainer import Trainer
 
 
@@ -74,7 +74,7 @@ def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
 
 def method_names() -> list[str]:
     """Every row of ``config/methods`` that trains."""
-    return [name for name in resolve.method_names() if name != "base"]
+    return [name for name in config_files.method_names() if name != "base"]
 
 
 def against_grpo(method: str, device: str, repeats: int, **training) -> dict:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 
 from base_models.base import POLICY
+from core.seeding import generator
 from methods import ForwardBatch, Needs
 from processes.base import OLD, Inputs, Policies, noised
 from processes.collect import ImageProcess
 from processes.rows import ImageExperience, Rows
 from processes.sampling import Trajectories, noise, sample_ode
-from training.seeding import generator
 
 
 def batches(policies: Policies, needs: Needs, rows: Rows, micro_batch: int) -> Iterator[ForwardBatch]:
