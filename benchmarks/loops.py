@@ -8,9 +8,9 @@ import statistics
 import torch
 
 from benchmarks.measuring import alternate, ratio
-from benchmarks.setting import EXACT, TASK, iterate, open_trainer
+from benchmarks.setting import EXACT, TASK, open_trainer
 from benchmarks.straight_loop import StraightLoop
-from training import resolve
+from runs import config_files
 from training.trainer import Trainer
 
 
@@ -18,7 +18,7 @@ from training.trainer import Trainer
 def leave_the_base(trainer: Trainer, spread: float = 0.05) -> None:
     """Move the policy away from its reference: LoRA starts with B = 0, where every KL is 0."""
     rng = torch.Generator().manual_seed(0)
-    for name, parameter in trainer.parameters.items():
+    for name, parameter in trainer.adapters.parameters.items():
         if "lora_B" in name:
             parameter.add_(spread * torch.randn(parameter.shape, generator=rng).to(parameter.device))
 
@@ -36,11 +36,14 @@ def gradient_difference(
     for trainer in (straight, suite):
         leave_the_base(trainer)
     StraightLoop(straight).gradients(1)
-    collected = (suite if base is EXACT else straight).collector.collect(1, suite.history)
     kept = {}
-    suite.step = lambda terms, iteration: kept.update(terms)  # and leave the gradients
-    suite.update(collected, suite.method.prepare(collected.rollout), 1)
-    a, b = (torch.cat([p.grad.flatten() for p in t.parameters.values()]) for t in (straight, suite))
+    suite.step = lambda loss, iteration: kept.update(loss.logged)  # and leave the gradients
+    suite.update((suite if base is EXACT else straight).process.collect(1))
+    a, b = (
+        # No gradient reaches what the policy's velocity does not depend on.
+        torch.cat([(0 * p if p.grad is None else p.grad).flatten() for p in t.adapters.parameters.values()])
+        for t in (straight, suite)
+    )
     return float((a - b).norm() / a.norm()), kept
 
 
@@ -54,8 +57,8 @@ def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
     taken = alternate(
         {
             "straight": lambda: straight.iterate(next(turns["straight"])),
-            "suite": lambda: iterate(suite, next(turns["suite"])),
-            "exact": lambda: iterate(exact, next(turns["exact"])),
+            "suite": lambda: suite.iterate(next(turns["suite"])),
+            "exact": lambda: exact.iterate(next(turns["exact"])),
         },
         repeats,
     )
@@ -71,7 +74,7 @@ def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
 
 def method_names() -> list[str]:
     """Every row of ``config/methods`` that trains."""
-    return [name for name in resolve.method_names() if name != "base"]
+    return [name for name in config_files.method_names() if name != "base"]
 
 
 def against_grpo(method: str, device: str, repeats: int, **training) -> dict:
@@ -81,7 +84,7 @@ def against_grpo(method: str, device: str, repeats: int, **training) -> dict:
     """
     trainers = {"grpo": open_trainer("grpo", device), "method": open_trainer(method, device, **training)}
     counts = {name: itertools.count(1) for name in trainers}
-    calls = {name: lambda name=name: iterate(trainers[name], next(counts[name])) for name in trainers}
+    calls = {name: lambda name=name: trainers[name].iterate(next(counts[name])) for name in trainers}
     taken = alternate(calls, repeats)
     return {
         "seconds": statistics.median(taken["method"]),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 
 from base_models.base import POLICY
 from benchmarks.measuring import flops, median_seconds, peak_flops, peak_memory_mb
 from benchmarks.setting import open_trainer
-from training.rollout import decode
+from processes.sampling import decode
 from training.trainer import Trainer
 
 
@@ -25,29 +23,27 @@ def of(trainer: Trainer, repeats: int) -> dict:
     attention; the share is of the peak in the precision that each computes in.
     """
     model, c, device = trainer.model, trainer.config.training, trainer.model.device
-    collected = trainer.collector.collect(1, trainer.history)
-    prompt_of, count = collected.prompt_of, len(collected.prompt_of)
-    initial, noises = trainer.collector.draw_noise(count, slice(0, count), 1)
-    images = decode(model, collected.trajectories.latents[-1], c.micro_batch)
-    prepared = trainer.method.prepare(collected.rollout)
-    collected.trajectories.velocities = None  # their graph could be used once
-    iterations = itertools.count(2)
+    process, experience = trainer.process, trainer.process.collect(1)
+    trajectories, prompt_of, count = experience.trajectories, experience.prompt_of, experience.images
+    initial, noises = process.draw_noise(1, slice(0, count))
+    images = decode(model, trajectories.latents[-1], c.micro_batch)
+    trajectories.velocities = None  # their graph could be used once
 
     @torch.no_grad()
     def roll_out():
         with model.using(POLICY):
             for rows in torch.arange(count).split(c.micro_batch):
-                trainer.collector.roll_out(prompt_of[rows], initial[rows], noises[:, rows])
+                process.roll_out(prompt_of[rows], initial[rows], noises[:, rows])
 
     @torch.no_grad()
     def decode_all():
-        decode(model, collected.trajectories.latents[-1], c.micro_batch)
+        decode(model, trajectories.latents[-1], c.micro_batch)
 
     transformer = model.merged_dtype or model.dtype
     calls = {
         "rollout": (roll_out, transformer),
         "decoding": (decode_all, torch.float32),
-        "update": (lambda: trainer.update(collected, prepared, next(iterations)), transformer),
+        "update": (lambda: trainer.update(experience), transformer),
     }
     peaks = {dtype: peak_flops(dtype, device) for _, dtype in calls.values()}
     rows = {}
@@ -60,7 +56,7 @@ def of(trainer: Trainer, repeats: int) -> dict:
             "precision": str(dtype).removeprefix("torch."),
             "share_of_peak": counted / taken / peaks[dtype],
         }
-    taken = median_seconds(lambda: trainer.collector.score(images, prompt_of, monitored=False), repeats)
+    taken = median_seconds(lambda: process.scorer.score(images, prompt_of, monitored=False), repeats)
     rows[f"reward ({trainer.config.task_settings.proxy})"] = {"images_per_second": count / taken}
     return {
         "peak_gflops": {str(t).removeprefix("torch."): peak / 1e9 for t, peak in peaks.items()},

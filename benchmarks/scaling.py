@@ -77,15 +77,15 @@ def measure(device: str, settings: dict[str, int], out: Path) -> None:
     import torch
 
     from benchmarks.measuring import peak_memory_mb, seconds
-    from benchmarks.setting import BASE, RESOLUTION_MODEL, iterate, open_trainer
+    from benchmarks.setting import BASE, RESOLUTION_MODEL, open_trainer
 
     torch.set_num_threads(1)
     repetitions = settings.pop("repetitions", 3)
     base = {k: settings.pop(k) for k in ("rollout_steps", "image_size") if k in settings}
     base_model = RESOLUTION_MODEL if "image_size" in base else BASE
     trainer = open_trainer("grpo", device, base=base, base_model=base_model, **settings)
-    taken = [seconds(lambda i=i: iterate(trainer, i)) for i in range(1, repetitions + 2)]
-    if trainer.processes.main:
+    taken = [seconds(lambda i=i: trainer.iterate(i)) for i in range(1, repetitions + 2)]
+    if trainer.ranks.main:
         result = {"seconds": statistics.median(taken[1:]), "peak_memory_mb": peak_memory_mb(device)}
         out.write_text(json.dumps(result))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from runs.resolve import resolve_run
 from training.data import real_latents, save, synthetic_latents
 from training.prompts import PromptSet
-from training.resolve import resolve_run
 from training.trainer import Trainer
 
 BASE, TASK = "tiny-sd3", "ocr"
@@ -44,12 +44,3 @@ def make_data(run, path: Path, device: str) -> None:
     prompts = PromptSet(Path(run.task_settings.prompts), run.task_settings.tag_weights, model)
     make = {"synthetic": synthetic_latents, "real": real_latents}[run.training.data]
     save(path, make(model, prompts, 1, batch=64), prompts, 1)
-
-
-def iterate(trainer: Trainer, iteration: int) -> None:
-    """One iteration of the suite's own loop."""
-    if trainer.method.needs.process == "data":
-        trainer.update_on_data(iteration)
-        return
-    collected = trainer.collector.collect(iteration, trainer.history)
-    trainer.update(collected, trainer.method.prepare(collected.rollout), iteration)

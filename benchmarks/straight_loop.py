@@ -3,8 +3,8 @@
 It does what the public Flow-GRPO-style scripts do (flow_grpo ``scripts/train_sd3.py``): it samples with the
 LoRA layers in place and in the precision of training, embeds the prompt of every image anew for the rollout
 and for every trained step, takes the denoising steps of the update one at a time, and asks the reference
-for every sample. Rewards, advantages and losses are the suite's own, so that both loops compute the same
-gradients.
+for every sample. Rewards, advantages, batches and losses are the suite's own, so that both loops compute the
+same gradients.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from __future__ import annotations
 import torch
 
 from base_models import open_base_model
-from base_models.base import Prompts
-from methods import Batch
-from methods.base import Prepared
-from methods.sde import STEPS
-from training.rollout import Trajectories, decode
+from methods import Loss
+from processes.base import REFERENCE
+from processes.reverse import make_batch
+from processes.rows import ImageExperience, Rows
+from processes.sampling import Trajectories, decode
 from training.trainer import Trainer
-from training.update import REFERENCE
 
 
 class StraightLoop:
@@ -26,7 +25,7 @@ class StraightLoop:
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.settings = trainer, trainer.config.training
-        self.model, self.method = trainer.model, trainer.method
+        self.model, self.method, self.process = trainer.model, trainer.method, trainer.process
         # The trainer let go of its text encoders once its prompts were embedded.
         self.encoder = open_base_model(trainer.config.base_model, trainer.model.device)
         guided = self.model.classifier_free_guidance
@@ -35,36 +34,39 @@ class StraightLoop:
     def iterate(self, iteration: int) -> None:
         """One whole iteration: gradients, optimiser step, moving average."""
         self.gradients(iteration)
-        self.trainer.step({"kl_loss": 0.0}, iteration)
-        self.trainer.follow()
+        self.trainer.step(Loss(None), iteration)
+        self.trainer.adapters.move_average(self.settings.ema_decay)
 
     def gradients(self, iteration: int) -> None:
         """Rollout, rewards and gradients of one iteration."""
-        collector, c = self.trainer.collector, self.settings
-        drawn = self.trainer.prompts.draw(c.prompts_per_iteration, self.trainer.config.seed, iteration)
+        scorer, prompts, c = self.process.scorer, self.process.prompts, self.settings
+        drawn = prompts.draw(c.prompts_per_iteration, self.trainer.config.seed, iteration)
         prompt_of = torch.tensor(drawn).repeat_interleave(c.group_size)
-        texts = [self.trainer.prompts.prompts[i]["prompt"] for i in prompt_of]
-        t = self.roll_out(texts, *collector.draw_noise(len(texts), slice(0, len(texts)), iteration))
+        texts, every = [prompts.prompts[i]["prompt"] for i in prompt_of], slice(0, len(prompt_of))
+        t = self.roll_out(texts, *self.process.draw_noise(iteration, every))
         images = decode(self.model, t.latents[-1], len(texts))
-        scores = collector.score(images, prompt_of, monitored=False)
+        scores = scorer.score(images, prompt_of, monitored=False)
         scores = {name: values.cpu() for name, values in scores.items()}
-        prepared = self.method.prepare(collector.as_rollout(scores, prompt_of, iteration))
-        self.trainer.optimizer.zero_grad(set_to_none=True)
-        for k in collector.stochastic:
-            self.step_gradients(t, k, self.encoder.encode_prompts(texts), prepared)
+        prepared = self.method.prepare(scorer.as_rollout(scores, prompt_of, iteration))
+        experience = ImageExperience(
+            iteration, trajectories=t, prepared=prepared, prompt_of=prompt_of, share=every
+        )
+        self.trainer.optimiser.zero_grad()
+        for k in self.process.trainable:
+            self.step_gradients(experience, k, texts)
 
     @torch.no_grad()
     def roll_out(self, texts: list[str], initial: torch.Tensor, noises: torch.Tensor) -> Trajectories:
         """Denoise all images together, stochastic on the window's steps."""
-        prompts, stochastic = self.encoder.encode_prompts(texts), self.trainer.collector.stochastic
-        sigmas = self.model.sigmas(self.model.config.rollout_steps).to(self.model.device)
+        prompts, stochastic = self.encoder.encode_prompts(texts), self.process.trainable
+        transition = self.process.transition
+        sigmas = transition.sigmas
         latents, means, log_probs = [initial], [], []
-        for i in range(self.model.config.rollout_steps):
+        for i in range(len(sigmas) - 1):
             x = latents[-1]
             v = self.model.velocity(x, sigmas[i].expand(len(x)), prompts, self.empty)
             if i in stochastic:
-                noise = noises[stochastic.index(i)]
-                taken = self.transition(v, x, sigmas, i, noise=noise)
+                taken = transition(v, x, i, noise=noises[stochastic.index(i)])
                 latents.append(taken.x_next)
                 means.append(taken.mean)
                 log_probs.append(taken.log_prob)
@@ -73,39 +75,18 @@ class StraightLoop:
                 means.append(latents[-1])
                 log_probs.append(torch.zeros(len(x), device=x.device))
         source = torch.arange(len(initial)).expand(len(means), -1)
-        return Trajectories(*map(torch.stack, (latents, means, log_probs)), sigmas, source)
+        stacked = torch.stack(means), torch.stack(log_probs)
+        return Trajectories(torch.stack(latents), sigmas, source, transition, *stacked)
 
-    def transition(self, velocity, x, sigmas, k, **taken):
-        c = self.settings
-        steps = {"sigma_second": sigmas[1], "noise_level": c.noise_level}
-        return STEPS[c.sde](velocity, x, sigmas[k], sigmas[k + 1], **steps, **taken)
-
-    def step_gradients(self, t: Trajectories, k: int, prompts: Prompts, prepared: Prepared) -> None:
+    def step_gradients(self, experience: ImageExperience, k: int, texts: list[str]) -> None:
         """Gradients of all images at denoising step ``k``."""
-        method, x, x_next = self.method, t.latents[k], t.latents[k + 1]
-        sigma, reference = t.sigmas[k].expand(len(x)), None
-        if method.needs.reference != "none":
-            with torch.no_grad(), self.model.using(REFERENCE if method.needs.adaptive_reference else None):
-                v = self.model.velocity(x, sigma, prompts, self.empty)
-            reference = self.transition(v, x, t.sigmas, k, x_next=x_next).mean
-        advantages, gate = prepared.advantages.float().to(x.device), prepared.gate.to(x.device)
-        asked = gate if method.needs.reference == "gated" else torch.ones_like(gate)
-        v = self.model.velocity(x, sigma, prompts, self.empty)
-        now = self.transition(v, x, t.sigmas, k, x_next=x_next)
-        batch = Batch(
-            x_next=x_next,
-            mean=now.mean,
-            std=now.std,
-            noise_std=now.noise_std,
-            log_prob=now.log_prob,
-            old_mean=t.means[k],
-            old_log_prob=t.log_probs[k],
-            advantages=advantages,
-            gate=gate,
-            step=torch.full((len(x),), k),
-            rows=len(x) * self.settings.trained_steps,
-            gated_rows=int(prepared.gate.sum()) * self.settings.trained_steps,
-            reference_rows=None if reference is None else asked,
-            reference_mean=None if reference is None else reference[asked],
-        )
-        method.loss(batch)[0].backward()
+        needs, model, images = self.process.needs, self.model, torch.arange(len(texts))
+        rows = Rows.of(experience, images, torch.tensor([k]), self.settings.trained_steps)
+        at = (*rows.inputs()[:2], self.encoder.encode_prompts(texts), self.empty)
+        reference = None
+        if needs.reference != "none":
+            with torch.no_grad(), model.using(REFERENCE if needs.adaptive_reference else None):
+                reference = model.velocity(*at)
+        wanted = rows.referenced(needs.reference).cpu()
+        batch = make_batch(rows, model.velocity(*at), wanted, reference)
+        self.method.loss(batch).backward()

@@ -12,9 +12,12 @@ import torch
 import methods
 from didactic import mixture, policy
 from didactic.configuration import MixtureRow, Setting
-from methods import Batch, DataBatch, Method, Rollout
-from methods.advantages import diversity_aware
-from methods.base import Prepared
+from methods import Batch, DataBatch, Method, Prepared, Rollout
+from methods.maths.advantages import diversity_aware
+from processes.base import noised
+from processes.reverse import make_batch
+from processes.rows import ImageExperience, Rows
+from processes.sampling import Trajectories
 
 SAMPLER = policy.Sampler(steps=10, last_by_ode=True)
 MEASURED = 2000  # samples of a measurement
@@ -37,41 +40,34 @@ class World:
     rng: torch.Generator
 
 
+def _experience(path: torch.Tensor, prepared: Prepared) -> ImageExperience:
+    """Samples as the images of a rollout without prompts, none of which shares a state."""
+    transition, samples = SAMPLER.transition, torch.arange(path.shape[1])
+    return ImageExperience(
+        0,
+        trajectories=Trajectories(path, transition.sigmas, samples.expand(SAMPLER.steps, -1), transition),
+        prepared=prepared,
+        prompt_of=samples,
+        share=slice(0, len(samples)),
+    )
+
+
 def _batch(model, reference, method, prepared, path, rng) -> Batch:
     """All (sample, step) pairs of one rollout, strictly on policy."""
-    n = path.shape[1]
-    x, x_next, step, sample = SAMPLER.rows(path)
-    now = SAMPLER.transition(model, x, step, x_next)
-    gate, wanted = prepared.gate[sample], None
-    needs, reference_mean, data = method.needs, None, None
-    if needs.reference != "none":
-        wanted = gate if needs.reference == "gated" else torch.ones_like(gate)
-        if wanted.any():
-            with torch.no_grad():
-                reference_mean = SAMPLER.transition(reference, x[wanted], step[wanted]).mean
+    n, needs = path.shape[1], method.config.needs()
+    rows = Rows.of(_experience(path, prepared), torch.arange(n), torch.tensor(SAMPLER.stochastic))
+    x, sigma, _ = rows.inputs()
+    velocity, wanted = model(x, sigma), rows.referenced(needs.reference)
+    of_reference, data = torch.zeros_like(velocity), None
+    if wanted.any():
+        with torch.no_grad():
+            of_reference[wanted] = reference(x[wanted], sigma[wanted])
     if needs.data:
+        rows.data_total = n
         x0, noise = mixture.sample(n, rng), torch.randn(n, 2, generator=rng)
         sigma = torch.rand(n, generator=rng)
-        noised = (1 - sigma[:, None]) * x0 + sigma[:, None] * noise
-        data = DataBatch(x0, noise, model(noised, sigma))
-    return Batch(
-        x_next=x_next,
-        mean=now.mean,
-        std=now.std,
-        noise_std=now.noise_std,
-        log_prob=now.log_prob,
-        old_mean=now.mean.detach(),
-        old_log_prob=now.log_prob.detach(),
-        advantages=prepared.advantages[sample].float(),
-        gate=gate,
-        step=step,
-        rows=len(sample),
-        gated_rows=int(gate.sum()),
-        reference_rows=wanted if reference_mean is not None else None,
-        reference_mean=reference_mean,
-        data=data,
-        data_rows=n if data else 0,
-    )
+        data = DataBatch(x0, noise, model(noised(x0, noise, sigma), sigma))
+    return make_batch(rows, velocity, wanted, of_reference, data, on_policy=True)
 
 
 def _shuffled(rewards: torch.Tensor, group_size: int, rng: torch.Generator) -> torch.Tensor:
@@ -89,8 +85,9 @@ def _prepare(method: Method, row: MixtureRow, setting: Setting, x: torch.Tensor,
     if row.shape_by_rarity == "rewards":
         rewards = rewards * rare / rare.mean()
     groups = torch.arange(len(x)) // setting.group_size
-    auxiliary = torch.stack([a(x) for a in world.auxiliary]) if method.needs.auxiliary else None
-    features = mixture.FEATURES[setting.features](x) if method.needs.features else None
+    needs = method.config.needs()
+    auxiliary = torch.stack([a(x) for a in world.auxiliary]) if needs.auxiliary else None
+    features = mixture.FEATURES[setting.features](x) if needs.features else None
     prepared = method.prepare(Rollout(rewards, groups, auxiliary=auxiliary, features=features))
     if row.shape_by_rarity == "advantages":
         shaped = diversity_aware(prepared.advantages, rare, torch.zeros_like(groups), "official_code")
@@ -121,12 +118,12 @@ def run(base: policy.Velocity, row: MixtureRow, setting: Setting, seed: int) -> 
     for iteration in range(1, setting.iterations + 1):
         path = SAMPLER.rollout(model, setting.samples, rng)
         prepared = _prepare(method, row, setting, path[-1], world)
-        loss, terms = method.loss(_batch(model, reference, method, prepared, path, rng))
+        loss = method.loss(_batch(model, reference, method, prepared, path, rng))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if method.after_update(terms):
+        if method.after_update(loss.steering):
             reference = copy.deepcopy(model)
         if iteration % (setting.iterations // setting.measurements) == 0:
             samples = measure(iteration)

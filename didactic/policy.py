@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from didactic import mixture
-from methods.sde import Step, flow_sde_step
+from methods.maths.sde import Step
+from processes.sampling import Transition
 
 HIDDEN = (
     128  # of the theorem's perceptron; the mixture's is narrower, because it is trained hundreds of times
@@ -77,21 +78,13 @@ class Sampler:
     def stochastic(self) -> range:
         return range(self.steps - self.last_by_ode)
 
-    def transition(
-        self, model: Velocity, x: torch.Tensor, step: torch.Tensor, x_next=None, noise=None, velocity=None
-    ) -> Step:
-        """Rows at different denoising steps, ``step`` long (B,); ``velocity`` replaces the model's."""
-        sigmas = self.sigmas
-        return flow_sde_step(
-            model(x, sigmas[step]) if velocity is None else velocity,
-            x,
-            sigmas[step],
-            sigmas[step + 1],
-            sigma_second=sigmas[1],
-            noise_level=self.noise_level,
-            x_next=x_next,
-            noise=noise,
-        )
+    @property
+    def transition(self) -> Transition:
+        return Transition("flow_sde", self.noise_level, self.sigmas)
+
+    def step(self, model: Velocity, x: torch.Tensor, step: torch.Tensor, x_next=None, noise=None) -> Step:
+        """The model's transitions from rows ``x`` (B, D) at denoising steps ``step``, long (B,)."""
+        return self.transition(model(x, self.sigmas[step]), x, step, x_next=x_next, noise=noise)
 
     @torch.no_grad()
     def rollout(self, model: Velocity, n: int, rng: torch.Generator) -> torch.Tensor:
@@ -101,7 +94,7 @@ class Sampler:
             x, step = path[-1], torch.full((n,), i)
             if i in self.stochastic:
                 noise = torch.randn(x.shape, generator=rng)
-                path.append(self.transition(model, x, step, noise=noise).x_next)
+                path.append(self.step(model, x, step, noise=noise).x_next)
             else:
                 path.append(x + (sigmas[i + 1] - sigmas[i]) * model(x, sigmas[step]))
         return torch.stack(path)

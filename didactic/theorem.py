@@ -23,8 +23,8 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from didactic.policy import Sampler, Velocity, flow_loss
-from methods.advantages import group_advantages
-from methods.policy_loss import gaussian_kl
+from methods.maths.advantages import group_advantages
+from methods.maths.policy_loss import gaussian_kl
 
 SAMPLER = Sampler(steps=20, last_by_ode=False)
 BETA, SPREAD = 1.0, 0.35
@@ -63,8 +63,8 @@ def forward_kl(model: Velocity, x0: torch.Tensor, rng: torch.Generator) -> torch
     i = torch.randint(0, SAMPLER.steps, (len(x0),), generator=rng)
     sigma, noise = SAMPLER.sigmas[i][:, None], torch.randn(x0.shape, generator=rng)
     x = (1 - sigma) * x0 + sigma * noise
-    now = SAMPLER.transition(model, x, i)
-    wanted = SAMPLER.transition(model, x, i, velocity=noise - x0)
+    now = SAMPLER.step(model, x, i)
+    wanted = SAMPLER.transition(noise - x0, x, i)
     return SAMPLER.steps * ((now.mean - wanted.mean) ** 2 / (2 * now.noise_std**2)).sum(1).mean()
 
 
@@ -73,9 +73,7 @@ def ddrl_loss(model: Velocity, rng: torch.Generator, soft_value: float) -> torch
     path = SAMPLER.rollout(model, BATCH, rng)
     weight = -torch.exp(-(reward(path[-1]) - soft_value) / BETA)
     x, x_next, step, sample = SAMPLER.rows(path)
-    log_prob = (
-        SAMPLER.transition(model, x, step, x_next).log_prob * model.dimensions
-    )  # the mean times D is the sum
+    log_prob = SAMPLER.step(model, x, step, x_next).log_prob * model.dimensions  # the mean times D is the sum
     advantage = (weight - weight.mean())[sample]
     policy = -(advantage * log_prob).sum() / BATCH
     return policy + forward_kl(model, data(BATCH, model.dimensions, rng), rng)
@@ -87,9 +85,9 @@ def reverse_kl_loss(model: Velocity, reference: Velocity, rng: torch.Generator) 
     groups = torch.zeros(BATCH, dtype=torch.long)
     advantage = group_advantages(reward(path[-1]), groups, "group_std")
     x, x_next, step, sample = SAMPLER.rows(path)
-    now = SAMPLER.transition(model, x, step, x_next)
+    now = SAMPLER.step(model, x, step, x_next)
     with torch.no_grad():
-        mean = SAMPLER.transition(reference, x, step).mean
+        mean = SAMPLER.step(reference, x, step).mean
     return -(advantage[sample] * now.log_prob).mean() + BETA * gaussian_kl(now.mean, mean, now.std).mean()
 
 

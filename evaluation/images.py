@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from training.files import replacing
+from core.files import replacing
 
 SCHEMA = pa.schema(
     [("step", pa.int64()), ("suite", pa.string()), ("prompt", pa.int64()), ("image", pa.int64())]

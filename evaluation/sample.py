@@ -19,17 +19,17 @@ import torch
 from tqdm import tqdm
 
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, BaseModel, Prompts
+from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
+from core.files import replacing, sha256, write_json
+from core.prompts import read as read_prompts
+from core.seeding import generator
 from evaluation import images, measures
 from evaluation.configuration import RunEvaluation
 from evaluation.contact_sheet import contact_sheet
 from evaluation.scores import DIFFUSION_LOSS, KL
-from scenes.prompts import read as read_prompts
-from training.configuration import RunConfig
+from processes.sampling import decode, sample_ode
+from runs.configuration import RunConfig
 from training.data import encode_scenes
-from training.files import replacing, sha256, write_json
-from training.rollout import decode, sample_ode
-from training.seeding import generator
 
 SHEET_PROMPTS = 8
 
@@ -82,7 +82,7 @@ class Sampler:
         return open_base_model(self.config.base_model, self.device)
 
     @cached_property
-    def _encoded(self) -> tuple[dict[str, Prompts], Prompts | None]:
+    def _encoded(self) -> tuple[dict[str, Embeddings], Embeddings | None]:
         model = self.model
         embeddings = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in self.prompts.items()}
         empty = model.encode_prompts([""]) if model.classifier_free_guidance else None

@@ -1,28 +1,26 @@
 """Methods: pure maths on tensors. One file per method whose loss differs; ``get("gardo")`` finds it.
 
 No I/O, no optimiser, no logging, no model classes. What only changes numbers is a YAML file in
-``config/methods/``.
+``config/methods/``; what several methods are made of stands in ``methods/maths/``.
 """
 
 from __future__ import annotations
 
-from methods.base import Batch, DataBatch, ForwardBatch, Method, MethodConfig, Needs, Rollout, SupervisedBatch
-from plugins import Plugins
+from core.plugins import Plugins
+from methods.base import (
+    Batch,
+    DataBatch,
+    ForwardBatch,
+    Loss,
+    Method,
+    MethodConfig,
+    Needs,
+    Prepared,
+    Rollout,
+    SupervisedBatch,
+)
 
-# Shared maths and the conformance tool are no methods.
-_helpers = {
-    "base",
-    "advantages",
-    "conformance",
-    "diversity",
-    "gate",
-    "official_code",
-    "policy_loss",
-    "regularisation",
-    "reward_combination",
-    "sde",
-}
-_methods = Plugins(__name__, "method", Method, _helpers)
+_methods = Plugins(__name__, "method", Method)
 names, get = _methods.names, _methods.get
 
 
@@ -30,9 +28,11 @@ __all__ = [
     "Batch",
     "DataBatch",
     "ForwardBatch",
+    "Loss",
     "Method",
     "MethodConfig",
     "Needs",
+    "Prepared",
     "Rollout",
     "SupervisedBatch",
     "get",

@@ -1,24 +1,21 @@
 """The contract between a method and the training loop.
 
 Training owns time (rollouts, batches, optimiser, checkpoints); a method owns the advantage, the loss
-and what happens to the reference after an update. It says in ``needs`` what it wants computed, and
-nothing else is.
+and what happens to the reference after an update. Its configuration says in ``needs`` what it wants
+computed, and nothing else is. A process (``processes/``) collects what the batches are made of.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
-
-class MethodConfig(BaseModel):
-    """Base of every method's parameters: frozen, and a misspelt key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from core.settings import Settings
+from methods.maths.latent_size import carried_over
 
 
 @dataclass(frozen=True)
@@ -31,9 +28,12 @@ class Needs:
     - ``adaptive_reference``: the reference is a copy of the policy that can be reset; otherwise it is
       the frozen base model.
     - ``data``: batches of data latents with captions.
-    - ``process``: ``reverse`` trains on the denoising steps of a stochastic rollout (``Batch``),
-      ``forward`` on noised final latents of an ODE rollout under the old policy (``ForwardBatch``),
-      ``data`` on data alone, without rollout or reward (``SupervisedBatch``).
+    - ``data_noise``: a data latent that stands beside an image's denoising step is noised with the image's
+      initial noise (``rollout``) or with noise of its own (``fresh``).
+    - ``process``: a file in ``processes/``. ``reverse`` trains on the denoising steps of a stochastic rollout
+      (``Batch``), ``forward`` on noised final latents of an ODE rollout under the old policy
+      (``ForwardBatch``), ``data`` on data alone, without rollout or reward (``SupervisedBatch``). What a
+      process cannot give is refused when a run is resolved.
     """
 
     features: bool = False
@@ -41,7 +41,19 @@ class Needs:
     reference: Literal["none", "gated", "all"] = "none"
     adaptive_reference: bool = False
     data: bool = False
-    process: Literal["reverse", "forward", "data"] = "reverse"
+    data_noise: Literal["rollout", "fresh"] = "rollout"
+    process: str = "reverse"
+
+
+class MethodConfig(Settings):
+    """Base of every method's parameters: frozen, and a misspelt key is an error.
+
+    Thresholds that depend on the latent's size (``methods.maths.latent_size``) are stated for the papers'.
+    """
+
+    def needs(self) -> Needs:
+        """What a method with these parameters wants computed."""
+        return Needs()
 
 
 @dataclass
@@ -77,7 +89,7 @@ class Batch:
 
     Shapes: (B, ...) for latents, (B,) for the rest. ``std`` is the SDE's diffusion coefficient as it
     enters the KL (for Flow-GRPO without sqrt(-dt)), ``noise_std`` the standard deviation of ``x_next``;
-    both broadcast against the latents. ``reference_mean`` has one row for each true entry
+    both (B, 1, ...). ``reference_mean`` has one row for each true entry
     of ``reference_rows`` and is None where the method needs no reference in this batch.
 
     ``step`` (B,), long, on the CPU, is the denoising step of each row, counted from the noise.
@@ -142,31 +154,61 @@ class Prepared:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
+class Loss:
+    """What a method makes of a micro-batch. Each part adds up over the gradient step.
+
+    - ``value``: scalar, to be minimised.
+    - ``steering``: what ``after_update`` is given, e.g. the KL that resets a reference.
+    - ``logged``: terms by name, for the history alone.
+    """
+
+    value: torch.Tensor | None
+    steering: float = 0.0
+    logged: dict[str, float] = field(default_factory=dict)
+
+    def backward(self) -> Loss:
+        """Add the gradients of ``value``. What is left holds no graph."""
+        self.value.backward()
+        return replace(self, value=None)
+
+    @staticmethod
+    def total(parts: Iterable[Loss]) -> Loss:
+        """The numbers of several parts of one gradient step, added up; without a value."""
+        total = Loss(None)
+        for part in parts:
+            total.steering += part.steering
+            for name, term in part.logged.items():
+                total.logged[name] = total.logged.get(name, 0.0) + term
+        return total
+
+
 class Method(ABC):
     """One plug-in file ``methods/<name>.py`` holds one subclass whose ``name`` is the file's name."""
 
     name: ClassVar[str]
-    Config: ClassVar[type[MethodConfig]]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     def __init__(self, config: MethodConfig, latent_dimensions: int):
-        """``latent_dimensions``: numbers in one latent (65,536 for SD3.5 at 512 px)."""
-        self.config = config
-        self.latent_dimensions = latent_dimensions
+        """``latent_dimensions``: numbers in one latent, for which the thresholds of ``config`` hold then."""
+        self.config = carried_over(config, latent_dimensions)
 
-    @property
-    def needs(self) -> Needs:
-        return Needs()
-
-    @abstractmethod
     def prepare(self, rollout: Rollout) -> Prepared:
-        """Advantages and gate of one rollout. Called once per iteration; may move the method's state."""
+        """Advantages and gate of one rollout. Called once per iteration; may move the method's state.
+
+        A method whose process makes no images needs none.
+        """
+        raise NotImplementedError(f"methods/{self.name}.py makes no advantages of a rollout")
 
     @abstractmethod
-    def loss(self, batch: Batch | ForwardBatch | SupervisedBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Scalar loss of a micro-batch and its logged terms; both add up over the gradient step."""
+    def loss(self, batch: Batch | ForwardBatch | SupervisedBatch) -> Loss:
+        """Loss of a micro-batch."""
 
-    def after_update(self, metrics: dict[str, float]) -> bool:
-        """Called after each gradient step with its summed terms. True: the reference becomes the policy."""
+    def after_update(self, steering: float) -> bool:
+        """Called after each gradient step with the sum of its losses' ``steering``.
+
+        True: the reference becomes the policy.
+        """
         return False
 
     def old_policy_decay(self, updates: int) -> float:

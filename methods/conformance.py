@@ -16,15 +16,15 @@ from pathlib import Path
 
 import torch
 
-from methods import sde
-from methods.advantages import diversity_aware, group_advantages
 from methods.ddrl import data_loss, unnormalised_log_ratio
 from methods.diffusion_nft import diffusion_nft_loss, velocity_kl
-from methods.diversity import group_diversity, nearest_distance
-from methods.gate import GateShareController, gate, uncertainty
 from methods.grpo_guard import normalised_log_ratio
-from methods.official_code import ReferenceClock, micro_batch_kl
-from methods.policy_loss import clipped_policy_loss, gated_kl, gaussian_kl
+from methods.maths import sde
+from methods.maths.advantages import diversity_aware, group_advantages
+from methods.maths.diversity import group_diversity, nearest_distance
+from methods.maths.gate import GateShareController, gate, uncertainty
+from methods.maths.official_code import ReferenceClock, micro_batch_kl
+from methods.maths.policy_loss import clipped_policy_loss, gated_kl, gaussian_kl
 from rewards.geneval_rules import overall_score, shares_by_tag
 from rewards.ocr import ocr_reward
 

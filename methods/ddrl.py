@@ -16,15 +16,16 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from methods.advantages import Normalisation, group_advantages
-from methods.base import Method, MethodConfig, Needs, Prepared
-from methods.policy_loss import policy_term
+from methods.base import Loss, Method, MethodConfig, Needs, Prepared
+from methods.maths.advantages import Normalisation, group_advantages
+from methods.maths.latent_size import ClipRange
+from methods.maths.policy_loss import policy_term
 
 
 class DDRLConfig(MethodConfig):
     data_beta: float = Field(0.01, gt=0, description="weight of the data term")
     advantage_normalisation: Normalisation = "group_std"
-    clip_range: float = Field(1e-4, gt=0)
+    clip_range: ClipRange = 1e-4
     advantage_clip: float = Field(5.0, gt=0)
     advantage_transform: Literal["none", "exponential"] = Field(
         "none", description="exponential: lambda(A) = -exp(-A), the theorem's form"
@@ -35,6 +36,9 @@ class DDRLConfig(MethodConfig):
     data_noise: Literal["rollout", "fresh"] = Field(
         "rollout", description="rollout: the rollout's initial noise and sigma, as released"
     )
+
+    def needs(self):
+        return Needs(data=True, data_noise=self.data_noise)
 
 
 def unnormalised_log_ratio(x_next: torch.Tensor, mean: torch.Tensor, old_mean: torch.Tensor) -> torch.Tensor:
@@ -51,10 +55,6 @@ class DDRL(Method):
     name = "ddrl"
     Config = DDRLConfig
 
-    @property
-    def needs(self):
-        return Needs(data=True)
-
     def prepare(self, rollout):
         advantages = group_advantages(rollout.rewards, rollout.groups, self.config.advantage_normalisation)
         if self.config.advantage_transform == "exponential":
@@ -67,6 +67,6 @@ class DDRL(Method):
             log_ratio = unnormalised_log_ratio(batch.x_next, batch.mean, batch.old_mean)
         else:
             log_ratio = batch.log_prob - batch.old_log_prob
-        policy, metrics = policy_term(log_ratio, batch, c.clip_range, c.advantage_clip)
+        policy, logged = policy_term(log_ratio, batch, c.clip_range, c.advantage_clip)
         data = data_loss(batch.data.velocity, batch.data.x0, batch.data.noise).sum() / batch.data_rows
-        return policy + c.data_beta * data, {**metrics, "data_loss": data.item()}
+        return Loss(policy + c.data_beta * data, logged={**logged, "data_loss": data.item()})

@@ -14,12 +14,14 @@ Euler method, and the images of an update share a random set of levels. GARDO's 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 
-from methods.advantages import Normalisation
-from methods.base import ForwardBatch
-from methods.regularisation import RegularisationConfig, RegularisedMethod
+from methods.base import Method
+from methods.gardo import Regularisation, RegularisationConfig
+from methods.maths.advantages import Normalisation
 
 MIN_WEIGHT = 1e-5
 
@@ -82,16 +84,22 @@ class DiffusionNFTConfig(RegularisationConfig):
     old_decay_rate: float = Field(1e-3, ge=0, description="growth of the decay per update")
     old_decay_max: float = Field(0.5, ge=0, lt=1, description="0: the old policy is the policy")
 
+    def needs(self):
+        return replace(super().needs(), process="forward")
 
-class DiffusionNFT(RegularisedMethod):
+
+class DiffusionNFT(Method):
     name = "diffusion_nft"
     Config = DiffusionNFTConfig
 
-    @property
-    def needs(self):
-        return self.regularisation.needs(process="forward")
+    def __init__(self, config, latent_dimensions):
+        super().__init__(config, latent_dimensions)
+        self.regularisation = Regularisation(self.config)
 
-    def loss(self, batch: ForwardBatch):
+    def prepare(self, rollout):
+        return self.regularisation.prepare(rollout)
+
+    def loss(self, batch):
         c = self.config
         rows = diffusion_nft_loss(
             batch.velocity,
@@ -103,13 +111,20 @@ class DiffusionNFT(RegularisedMethod):
             c.guidance_strength,
             c.advantage_clip,
         )
-        policy = rows.sum() / batch.rows
-        metrics = {"policy_loss": policy.item()}
-        if batch.reference_velocity is None:
-            return policy, {**metrics, "kl_loss": 0.0}
-        kl = velocity_kl(batch.velocity[batch.reference_rows], batch.reference_velocity)
-        return self.add_kl(policy, metrics, kl, batch)
+        policy, kl = rows.sum() / batch.rows, None
+        if batch.reference_velocity is not None:
+            kl = velocity_kl(batch.velocity[batch.reference_rows], batch.reference_velocity)
+        return self.regularisation.loss(policy, kl, batch, {"policy_loss": policy.item()})
+
+    def after_update(self, steering):
+        return self.regularisation.after_update(steering)
 
     def old_policy_decay(self, updates):
         c = self.config
         return min(max(updates - c.old_decay_start, 0) * c.old_decay_rate, c.old_decay_max)
+
+    def state_dict(self):
+        return self.regularisation.state_dict()
+
+    def load_state_dict(self, state):
+        self.regularisation.load_state_dict(state)

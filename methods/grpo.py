@@ -10,30 +10,29 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from methods.advantages import Normalisation, group_advantages
-from methods.base import Method, MethodConfig, Needs, Prepared
-from methods.policy_loss import gaussian_kl, policy_term
-from methods.reward_combination import Combination, combine
+from methods.base import Loss, Method, MethodConfig, Needs, Prepared
+from methods.maths.advantages import Normalisation, group_advantages
+from methods.maths.latent_size import ClipRange
+from methods.maths.policy_loss import gaussian_kl, policy_term
+from methods.maths.reward_combination import Combination, combine
 
 
 class GRPOConfig(MethodConfig):
     beta: float = Field(0.0, ge=0, description="KL coefficient")
     advantage_normalisation: Normalisation = "group_std"
-    clip_range: float = Field(1e-4, gt=0, description="epsilon of the clipped ratio")
+    clip_range: ClipRange = 1e-4
     advantage_clip: float = Field(5.0, gt=0)
     reward: Combination = Field("proxy", description="how the auxiliary rewards enter the optimised one")
     proxy_weight: float = Field(0.8, ge=0, description="weighted: share of the proxy")
     auxiliary_weight: float = Field(0.1, ge=0, description="weighted: share of each auxiliary reward")
 
+    def needs(self):
+        return Needs(auxiliary=self.reward != "proxy", reference="all" if self.beta > 0 else "none")
+
 
 class GRPO(Method):
     name = "grpo"
     Config = GRPOConfig
-
-    @property
-    def needs(self):
-        c = self.config
-        return Needs(auxiliary=c.reward != "proxy", reference="all" if c.beta > 0 else "none")
 
     def prepare(self, rollout):
         c = self.config
@@ -49,8 +48,8 @@ class GRPO(Method):
         return policy_term(log_ratio, batch, c.clip_range, c.advantage_clip)
 
     def loss(self, batch):
-        policy, metrics = self.policy(batch)
+        policy, logged = self.policy(batch)
         if batch.reference_mean is None:
-            return policy, metrics
+            return Loss(policy, logged=logged)
         kl = gaussian_kl(batch.mean, batch.reference_mean, batch.std).sum() / batch.rows
-        return policy + self.config.beta * kl, {**metrics, "kl_loss": kl.item()}
+        return Loss(policy + self.config.beta * kl, logged={**logged, "kl_loss": kl.item()})

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 
 from methods.grpo import GRPO
-from methods.policy_loss import policy_term
+from methods.maths.policy_loss import policy_term
 
 
 def normalised_log_ratio(

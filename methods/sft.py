@@ -5,24 +5,19 @@ No image is generated and no reward is called.
 
 from __future__ import annotations
 
-import torch
-
-from methods.base import Method, MethodConfig, Needs, Prepared
+from methods.base import Loss, Method, MethodConfig, Needs
 from methods.ddrl import data_loss
+
+
+class SFTConfig(MethodConfig):
+    def needs(self):
+        return Needs(data=True, process="data")
 
 
 class SFT(Method):
     name = "sft"
-    Config = MethodConfig
-
-    @property
-    def needs(self):
-        return Needs(data=True, process="data")
-
-    def prepare(self, rollout):
-        nothing = torch.zeros_like(rollout.rewards)
-        return Prepared(nothing, nothing > 0)
+    Config = SFTConfig
 
     def loss(self, batch):
         loss = data_loss(batch.data.velocity, batch.data.x0, batch.data.noise).sum() / batch.data_rows
-        return loss, {"data_loss": loss.item()}
+        return Loss(loss, logged={"data_loss": loss.item()})

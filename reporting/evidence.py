@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from core.settings import ConfigError
 from evaluation.scores import IMAGE_KEY, MODEL, ByImage, BySeed, Scores, by_seed, last_step
 from reporting.results import Results
-from training.configuration import ConfigError
 
 NOTHING = pd.DataFrame(columns=["method", "seed", "step", "name", "value"])
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.files import write_text
 from reporting import instrument
 from reporting.evidence import Evidence, Windows, evidence_in
 from reporting.instrument_settings import InstrumentConfig, load
 from reporting.results import Results
 from reporting.standing import Place
 from reporting.table_formats import DASH, Text, decimal, markdown, numbers
-from training.configuration import RunConfig, load_run
-from training.files import write_text
+from runs.configuration import RunConfig, load_run
 
 NEEDED = ("negative control", "plateau")
 SETTINGS = ("learning_rate", "iterations", "prompts_per_iteration", "group_size")

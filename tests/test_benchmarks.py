@@ -103,9 +103,9 @@ def test_the_true_size_benchmark_trains_and_reports(tmp_path, monkeypatch):
     base = {"image_size": 32, "rollout_steps": 3}
     training = {**SMALL_RUN, "sde_steps": 2, "trained_steps": 2}
     trainer = true_size.open_trainer(tmp_path / "checkpoint", "grpo_kl_large", "cpu", base, training)
-    before = [p.detach().clone() for p in trainer.parameters.values()]
+    before = [p.detach().clone() for p in trainer.adapters.parameters.values()]
     measured = rates.of(trainer, repeats=1)
-    assert any((p != b).any() for p, b in zip(trainer.parameters.values(), before, strict=True))
+    assert any((p != b).any() for p, b in zip(trainer.adapters.parameters.values(), before, strict=True))
     assert set(measured["rows"]) == {"rollout", "decoding", "update", "reward (edge_density)"}
     assert measured["rows"]["rollout"]["precision"] == "bfloat16" and measured["peak_memory_mb"] > 100
 

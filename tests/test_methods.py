@@ -7,15 +7,19 @@ import pytest
 import torch
 
 import methods
-from methods import Batch, DataBatch, ForwardBatch, Rollout, SupervisedBatch
-from methods.advantages import diversity_aware, group_advantages
+import processes
+from core.plugins import Plugins
+from methods import Batch, Loss, Method, MethodConfig, Needs, Rollout
 from methods.diffusion_nft import diffusion_nft_loss
-from methods.diversity import group_diversity, nearest_distance
-from methods.gate import GateShareController, descending_rank, gate, uncertainty, win_rate
 from methods.grpo_guard import normalised_log_ratio
-from methods.policy_loss import gated_kl
-from methods.reward_combination import combine
-from methods.sde import STEPS
+from methods.maths.advantages import diversity_aware, group_advantages
+from methods.maths.diversity import group_diversity, nearest_distance
+from methods.maths.gate import GateShareController, descending_rank, gate, uncertainty, win_rate
+from methods.maths.latent_size import PAPER_DIMENSIONS, ClipRange, KLThreshold
+from methods.maths.policy_loss import gated_kl
+from methods.maths.reward_combination import combine
+from methods.maths.sde import STEPS
+from tests.toy_process import make_batches
 
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])
 
@@ -136,53 +140,6 @@ def test_flow_sde_keeps_the_marginals_of_the_ode():
     assert math.isclose(x.std().item(), spread, rel_tol=0.03)
 
 
-def make_batch(method, parameter: torch.Tensor, rollout: Rollout) -> Batch | ForwardBatch | SupervisedBatch:
-    """A batch whose policy means, log-probabilities and data velocities depend on ``parameter``."""
-    prepared = method.prepare(rollout)
-    torch.manual_seed(1)
-    n = len(rollout.rewards)
-    x, x_next, noise = torch.randn(n, 2, 4, 4), torch.randn(n, 2, 4, 4), torch.randn(n, 2, 4, 4)
-    arguments = dict(sigma_second=0.7, noise_level=0.7, x_next=x_next)
-    velocity = noise * parameter
-    now = STEPS["flow_sde"](velocity, x, 0.7, 0.4, **arguments)
-    needs = method.needs
-    wanted = prepared.gate if needs.reference == "gated" else torch.full((n,), needs.reference == "all")
-    common = dict(
-        advantages=prepared.advantages.float(),
-        gate=prepared.gate,
-        rows=n,
-        gated_rows=int(prepared.gate.sum()),
-        reference_rows=wanted if wanted.any() else None,
-    )
-    if needs.process == "data":
-        return SupervisedBatch(DataBatch(x, noise, noise * parameter), n)
-    if needs.process == "forward":
-        return ForwardBatch(
-            velocity=velocity,
-            old_velocity=noise,
-            x0=x,
-            noise=noise,
-            t=torch.full((n,), 0.7),
-            reference_velocity=0.9 * noise[wanted] if wanted.any() else None,
-            **common,
-        )
-    common["step"] = torch.zeros(n, dtype=torch.long)
-    reference = STEPS["flow_sde"](noise * 0.9, x, 0.7, 0.4, **arguments)
-    return Batch(
-        x_next=x_next,
-        mean=now.mean,
-        std=now.std,
-        noise_std=now.noise_std,
-        log_prob=now.log_prob,
-        old_mean=now.mean.detach(),
-        old_log_prob=now.log_prob.detach(),
-        reference_mean=reference.mean[wanted] if wanted.any() else None,
-        data=DataBatch(x, noise, noise * parameter) if needs.data else None,
-        data_rows=n if needs.data else 0,
-        **common,
-    )
-
-
 def make_rollout() -> Rollout:
     torch.manual_seed(0)
     return Rollout(torch.rand(6), GROUPS, auxiliary=torch.rand(2, 6), features=torch.randn(6, 8))
@@ -193,83 +150,123 @@ def test_every_method_keeps_the_contract(name):
     algorithm = methods.get(name)
     method = algorithm(algorithm.Config(), latent_dimensions=32)
     parameter = torch.ones(1, requires_grad=True)
-    batch = make_batch(method, parameter, make_rollout())
-    loss, terms = method.loss(batch)
-    loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(parameter.grad).all() and parameter.grad.abs() > 0
-    assert terms.get("clipped_share", 0.0) == 0  # on policy the ratio is exactly 1
-    assert all(isinstance(v, float) for v in terms.values())
-    method.after_update(terms)
+    losses = [method.loss(batch).backward() for batch in make_batches(method, parameter, make_rollout())]
+    loss = Loss.total(losses)
+    assert losses and torch.isfinite(parameter.grad).all() and parameter.grad.abs() > 0
+    assert loss.logged.get("clipped_share", 0.0) == 0  # on policy the ratio is exactly 1
+    assert all(isinstance(v, float) for v in (loss.steering, *loss.logged.values()))
+    assert isinstance(method.after_update(loss.steering), bool)
     copy = algorithm(algorithm.Config(), latent_dimensions=32)
     copy.load_state_dict(method.state_dict())
     assert copy.state_dict() == method.state_dict()
+    processes.get(algorithm.Config().needs().process).check(algorithm.Config().needs())
     with pytest.raises(ValueError, match="no_such_key"):
         algorithm.Config(no_such_key=1)
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_what_is_logged_under_another_name_changes_nothing(name):
+    """Resets and gradients of three steps, the logged terms renamed or not."""
+    found = []
+    for rename in (False, True):
+        algorithm = methods.get(name)
+        method = algorithm(algorithm.Config(), latent_dimensions=32)
+        if "kl_threshold" in algorithm.Config.model_fields:
+            settings = {"gated": False, "adaptive_reference": True, "beta": 1.0, "kl_threshold": 1e-9}
+            method = algorithm(algorithm.Config(**settings), latent_dimensions=32)
+        parameter, steps = torch.ones(1, requires_grad=True), []
+        for _ in range(3):
+            losses = [method.loss(b).backward() for b in make_batches(method, parameter, make_rollout())]
+            if rename:
+                losses = [replace(x, logged={f"my_{k}": v for k, v in x.logged.items()}) for x in losses]
+            steps.append((method.after_update(Loss.total(losses).steering), parameter.grad.item()))
+        found.append(steps)
+    assert found[0] == found[1]
+    assert name not in ("gardo", "diffusion_nft") or [reset for reset, _ in found[0]] == [True] * 3
+
+
+@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("micro_batch", [1, 2, 5])
+def test_micro_batches_add_up(name, micro_batch):
+    method = methods.get(name)(methods.get(name).Config(), latent_dimensions=32)
+    gradients = []
+    for size in (64, micro_batch):
+        parameter = torch.ones(1, requires_grad=True)
+        batches = make_batches(method, parameter, make_rollout(), micro_batch=size)
+        loss = Loss.total([method.loss(b).backward() for b in batches])
+        gradients.append((parameter.grad.item(), loss.steering, *loss.logged.values()))
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-4, abs=1e-7)
+
+
 def off_policy_batch(method) -> Batch:
     """A batch whose policy has moved since the rollout."""
-    batch = make_batch(method, torch.ones(1), make_rollout())
-    return replace(batch, old_log_prob=batch.log_prob - torch.linspace(-0.5, 0.5, 6))
+    (batch,) = make_batches(method, torch.ones(1), make_rollout())
+    spread = torch.linspace(-0.5, 0.5, len(batch.log_prob))
+    return replace(batch, old_log_prob=batch.log_prob - spread)
 
 
 def written_out(batch: Batch, c) -> tuple[torch.Tensor, torch.Tensor]:
     """The clipped loss of each row, and the KL of each reference row."""
-    a, ratio = batch.advantages.clamp(-5, 5), torch.linspace(-0.5, 0.5, 6).exp()
+    a, ratio = batch.advantages.clamp(-5, 5), torch.linspace(-0.5, 0.5, len(batch.advantages)).exp()
     policy = torch.maximum(-a * ratio, -a * ratio.clamp(1 - c.clip_range, 1 + c.clip_range))
     if batch.reference_mean is None:
         return policy, torch.zeros(0)
     apart = (batch.mean[batch.reference_rows] - batch.reference_mean) ** 2
-    return policy, (apart / (2 * batch.std**2)).mean((1, 2, 3))
+    return policy, (apart / (2 * batch.std[batch.reference_rows] ** 2)).mean((1, 2, 3))
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 def test_grpo_loss_is_the_formula(beta):
-    method = methods.get("grpo")(methods.get("grpo").Config(beta=beta, clip_range=0.1), 32)
+    method = methods.get("grpo")(methods.get("grpo").Config(beta=beta, clip_range=0.1), PAPER_DIMENSIONS)
     batch = off_policy_batch(method)
     policy, kl = written_out(batch, method.config)
-    loss, terms = method.loss(batch)
+    loss = method.loss(batch)
+    outside = (torch.linspace(-0.5, 0.5, 12).exp() - 1).abs() > 0.1
     expected = policy.mean() + (beta * kl.mean() if beta else 0)
-    assert torch.allclose(loss, expected) and terms["clipped_share"] == pytest.approx(5 / 6)
+    assert torch.allclose(loss.value, expected)
+    assert loss.logged["clipped_share"] == pytest.approx(outside.double().mean().item())
 
 
 @pytest.mark.parametrize("reading", ["paper", "official_code"])
 def test_gardo_loss_is_the_formula(reading):
     config = methods.get("gardo").Config(beta=0.3, clip_range=0.1, gate_share=0.5, kl_average=reading)
-    method = methods.get("gardo")(config, 32)
+    method = methods.get("gardo")(config, PAPER_DIMENSIONS)
     batch = off_policy_batch(method)
     policy, kl = written_out(batch, config)
     gated = int(batch.gate.sum())
-    assert 0 < gated == len(kl) < 6
-    expected = policy.mean() + 0.3 * kl.sum() / (6 if reading == "paper" else gated)
-    assert torch.allclose(method.loss(batch)[0], expected)
+    assert 0 < gated == len(kl) < 12
+    mean_kl = kl.sum() / (12 if reading == "paper" else gated)
+    loss = method.loss(batch)
+    assert torch.allclose(loss.value, policy.mean() + 0.3 * mean_kl)
+    assert loss.steering == pytest.approx(mean_kl.item())
     # No gated row, no KL.
     nothing = replace(batch, reference_rows=None, reference_mean=None)
-    assert torch.allclose(method.loss(nothing)[0], policy.mean())
+    assert torch.allclose(method.loss(nothing).value, policy.mean())
 
 
 def test_ddrl_loss_is_the_formula():
     config = methods.get("ddrl").Config(data_beta=0.3, clip_range=0.1)
-    method = methods.get("ddrl")(config, 32)
+    method = methods.get("ddrl")(config, PAPER_DIMENSIONS)
     batch = off_policy_batch(method)
     data = ((batch.data.velocity - (batch.data.noise - batch.data.x0)) ** 2).mean()
     expected = written_out(batch, config)[0].mean() + 0.3 * data
-    assert torch.allclose(method.loss(batch)[0], expected)
+    assert torch.allclose(method.loss(batch).value, expected)
 
 
 def test_diffusion_nft_loss_is_the_formula():
     config = methods.get("diffusion_nft").Config(beta=0.3, guidance_strength=0.5)
     method = methods.get("diffusion_nft")(config, 32)
-    b = make_batch(method, torch.full((1,), 1.2), make_rollout())
-    x_t = 0.3 * b.x0 + 0.7 * b.noise
+    (b,) = make_batches(method, torch.full((1,), 1.2), make_rollout())
+    t = b.t[:, None, None, None]
+    x_t = (1 - t) * b.x0 + t * b.noise
     r = 0.5 + b.advantages.clamp(-5, 5) / 10
     errors = []
     for v in (0.5 * b.old_velocity + 0.5 * b.velocity, 1.5 * b.old_velocity - 0.5 * b.velocity):
-        error = x_t - 0.7 * v - b.x0
+        error = x_t - t * v - b.x0
         errors.append((error**2).mean((1, 2, 3)) / error.abs().mean((1, 2, 3)))
     policy = ((r * errors[0] + (1 - r) * errors[1]) * 5 / 0.5).mean()
     kl = ((b.velocity - b.reference_velocity) ** 2).mean()
-    assert torch.allclose(method.loss(b)[0], policy + 0.3 * kl)
+    assert torch.allclose(method.loss(b).value, policy + 0.3 * kl)
 
 
 def test_an_unknown_method_names_the_valid_ones():
@@ -280,22 +277,18 @@ def test_an_unknown_method_names_the_valid_ones():
 def test_gardo_resets_its_reference_by_threshold_and_by_time():
     algorithm = methods.get("gardo")
     method = algorithm(algorithm.Config(reset_after=3), latent_dimensions=65536)
-    assert not method.after_update({"kl_loss": 0.9e-4})
-    assert method.after_update({"kl_loss": 1.1e-4})
-    assert [method.after_update({"kl_loss": 0.0}) for _ in range(3)] == [False, False, True]
-    small = algorithm(algorithm.Config(), latent_dimensions=512)
-    assert small.regularisation.kl_threshold == pytest.approx(1e-4 * 65536 / 512)
+    assert not method.after_update(0.9e-4)
+    assert method.after_update(1.1e-4)
+    assert [method.after_update(0.0) for _ in range(3)] == [False, False, True]
     static = algorithm(algorithm.Config(adaptive_reference=False), latent_dimensions=512)
-    assert not static.after_update({"kl_loss": 1e9})
+    assert not static.after_update(1e9)
 
 
 def test_gardo_asks_only_for_what_its_parts_need():
-    algorithm = methods.get("gardo")
-    plain = algorithm(
-        algorithm.Config(diversity=False, gated=False, adaptive_reference=False), latent_dimensions=1
-    )
-    assert plain.needs == methods.Needs(reference="all")
-    assert algorithm(algorithm.Config(), latent_dimensions=1).needs == methods.Needs(
+    config = methods.get("gardo").Config
+    plain = config(diversity=False, gated=False, adaptive_reference=False)
+    assert plain.needs() == methods.Needs(reference="all")
+    assert config().needs() == methods.Needs(
         features=True, auxiliary=True, reference="gated", adaptive_reference=True
     )
 
@@ -316,8 +309,8 @@ def test_dropped_samples_leave_the_gradient_and_need_no_reference(name):
     algorithm = methods.get(name)
     settings = dict(uncertain="drop", gated=True, gate_share=0.5, diversity=False, beta=0.1)
     method = algorithm(algorithm.Config(**settings), latent_dimensions=32)
-    assert method.needs.reference == "none" and not method.needs.adaptive_reference
-    assert method.needs.auxiliary
+    needs = method.config.needs()
+    assert needs.reference == "none" and not needs.adaptive_reference and needs.auxiliary
     prepared = method.prepare(make_rollout())
     assert prepared.gate.any() and (prepared.advantages[prepared.gate] == 0).all()
     assert (prepared.advantages[~prepared.gate] != 0).any()
@@ -364,3 +357,72 @@ def test_grpo_guard_centres_the_log_ratio_of_a_moved_policy():
     assert plain.mean() < -0.2 and guarded.mean().abs() < 5e-3
     # The spread no longer depends on the step's noise: it is that of the mean of d mu * eps.
     assert guarded.std() == pytest.approx(0.2 / math.sqrt(32), rel=0.05)
+
+
+class Thresholds(MethodConfig):
+    clip_range: ClipRange = 1e-4
+    kl_threshold: KLThreshold = 1e-4
+    beta: float = 0.04
+
+
+class Plain(Method):
+    name = "plain"
+    Config = Thresholds
+
+    def loss(self, batch):
+        return Loss(batch.log_prob.sum())
+
+
+@pytest.mark.parametrize(
+    "dimensions, clip_range, kl_threshold",
+    [(PAPER_DIMENSIONS, 1e-4, 1e-4), (512, 1e-3, 0.0128), (2048, 6e-4, 3.2e-3), (262144, 5e-5, 2.5e-5)],
+)
+def test_thresholds_of_any_method_are_carried_over_to_the_latent_at_hand(
+    dimensions, clip_range, kl_threshold
+):
+    config = Plain(Thresholds(), dimensions).config
+    assert (config.clip_range, config.kl_threshold) == pytest.approx((clip_range, kl_threshold), rel=1e-12)
+    assert config.beta == 0.04
+    assert Plain(Thresholds(clip_range=1.25e-4), PAPER_DIMENSIONS).config.clip_range == 1.25e-4
+    with pytest.raises(ValueError, match="greater than 0"):
+        Thresholds(clip_range=0)
+
+
+def test_a_method_without_images_needs_no_advantages_and_others_are_told():
+    with pytest.raises(NotImplementedError, match=r"methods/plain.py makes no advantages"):
+        Plain(Thresholds(), 512).prepare(make_rollout())
+
+
+@pytest.mark.parametrize(
+    "needs, message",
+    [
+        (Needs(process="forward", data=True), r"'forward' cannot serve data = True; valid: False"),
+        (Needs(process="data"), r"'data' cannot serve data = False; valid: True"),
+        (Needs(process="data", data=True, reference="all"), r"'data' cannot serve reference = 'all'.*'none'"),
+        (Needs(process="backward"), r"unknown process 'backward'; valid: data, forward, reverse"),
+    ],
+)
+def test_needs_that_no_process_serves_are_refused(needs, message):
+    with pytest.raises(ValueError, match=message):
+        processes.get(needs.process).check(needs)
+
+
+def test_what_is_no_plug_in_needs_no_list(tmp_path, monkeypatch):
+    """A helper beside the plug-ins, even one that cannot be imported, is none, and a wrong name is said."""
+    package = tmp_path / "package_of_methods"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("raise ImportError('not to be imported')\nname = 'helper'\n")
+    (package / "one.py").write_text(
+        "from methods import Method\n\n\nclass One(Method):\n    name = 'one'\n    loss = None\n"
+    )
+    (package / "two.py").write_text("class Two:\n    name = 'two'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Plugins("package_of_methods", "method", Method)
+    assert found.names() == ["one", "two"]
+    assert found.get("one").name == "one"
+    with pytest.raises(ValueError, match=r"package_of_methods/two.py holds no Method subclass"):
+        found.get("two")
+    for wrong in ("helper", "../one", "three"):
+        with pytest.raises(ValueError, match="unknown method .*; valid: one, two"):
+            found.get(wrong)

@@ -15,22 +15,29 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+import methods
 import rewards
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, POLICY, has_bf16
+from base_models.base import ADAPTER_FILE, POLICY
+from base_models.cpu_engine import has_bf16
 from base_models.flux import pack
 from benchmarks.loops import leave_the_base
-from methods.sde import flow_sde_step
+from core.files import sha256, to_yaml
+from core.seeding import generator
+from core.settings import ConfigError
+from methods import Loss
+from methods.maths.sde import flow_sde_step
+from processes import reverse
+from processes.base import REFERENCE
+from processes.rows import Rows
+from processes.sampling import Transition, noise, sample_ode, sample_trajectories
 from rewards.base import RewardError
+from runs.config_files import load_base_model, load_method, load_task, method_names
+from runs.configuration import load_run
+from runs.resolve import resolve_run
 from training import data
-from training.configuration import ConfigError, load_run
-from training.files import sha256, to_yaml
-from training.prompts import PromptSet
-from training.resolve import load_base_model, load_method, load_task, method_names, resolve_run
-from training.rollout import noise, sample_ode, sample_trajectories
-from training.seeding import generator
+from training.prompts import PromptList, PromptSet
 from training.trainer import Trainer
-from training.update import REFERENCE, Experience, accumulate_gradients, rows_of
 
 METHODS = method_names()
 SHORT = {
@@ -68,6 +75,10 @@ def make_run(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.yaml").write_text(to_yaml(run))
     return folder
+
+
+def gradients_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {k: p.grad.clone() for k, p in trainer.adapters.parameters.items()}
 
 
 def history(folder: Path) -> pd.DataFrame:
@@ -141,10 +152,52 @@ def test_a_second_gradient_step_is_off_policy(tmp_path):
     config = config.model_copy(update={"training": config.training.model_copy(update={"gradient_steps": 2})})
     trainer, clipped = Trainer(config, tmp_path), []
     step = trainer.step
-    trainer.step = lambda terms, iteration: (clipped.append(terms["clipped_share"]), step(terms, iteration))
+    trainer.step = lambda loss, i: (clipped.append(loss.logged["clipped_share"]), step(loss, i))
     trainer.run()
-    assert trainer.gradient_steps == 6
+    assert trainer.optimiser.steps == 6
     assert clipped[::2] == [0, 0, 0] and min(clipped[1::2]) > 0  # the ratio has left 1
+
+
+ANCHORED = """
+from methods import Loss, Method, MethodConfig, Needs, Prepared
+
+
+class AnchoredConfig(MethodConfig):
+    def needs(self):
+        return Needs(data=True, data_noise="fresh", reference="all", adaptive_reference=True)
+
+
+class Anchored(Method):
+    name = "anchored"
+    Config = AnchoredConfig
+
+    def prepare(self, rollout):
+        return Prepared(rollout.rewards - rollout.rewards.mean(), rollout.rewards > -9)
+
+    def loss(self, batch):
+        policy = -(batch.advantages * batch.log_prob).sum() / batch.rows
+        apart = (batch.mean - batch.reference_mean).square().flatten(1).mean(1).sum() / batch.rows
+        error = batch.data.velocity - (batch.data.noise - batch.data.x0)
+        data = error.square().flatten(1).mean(1).sum() / batch.data_rows
+        return Loss(policy + apart + data, steering=apart.item(), logged={"anchor": data.item()})
+
+    def after_update(self, steering):
+        return steering > 1e-10
+"""
+
+
+def test_a_new_method_on_denoising_steps_has_data_and_its_own_steering(tmp_path, data_file, monkeypatch):
+    """Dropped in: it has no parameter of DDRL's or GARDO's, and logs nothing that they log."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "anchored.py").write_text(ANCHORED)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "plugins")])
+    config = load_run(make_run(tmp_path / "run", "ddrl_real", exact=True))
+    config = config.model_copy(update={"algorithm": "anchored", "parameters": {}})
+    Trainer(config, tmp_path / "run", data=data_file).run()
+    logged = history(tmp_path / "run").set_index(["name", "step"])["value"]
+    assert (logged["train/anchor"] > 0).all() and "train/kl_loss" not in logged
+    # The policy has left its reference when the second step begins, and is it again when the third does.
+    assert logged["train/reference_reset"].index.tolist() == [2]
 
 
 @pytest.mark.parametrize("after, equal", [(1, True), (2, False)])
@@ -164,9 +217,8 @@ def test_what_a_run_lacks_is_said_before_the_model_is_opened(tmp_path, monkeypat
         Trainer(config, tmp_path)
 
 
-def test_more_prompts_than_the_drawn_tags_have_are_refused(model):
-    prompts = PromptSet.__new__(PromptSet)
-    prompts.prompts, prompts.by_tag, prompts.tag_weights = [{}] * 3, {"a": [0], "b": [1, 2]}, {"a": 1, "b": 0}
+def test_more_prompts_than_the_drawn_tags_have_are_refused():
+    prompts = PromptList([{"tag": tag} for tag in "abb"], {"a": 1, "b": 0})
     assert prompts.draw(1, 1, 1) == [0]
     with pytest.raises(ValueError, match="prompts_per_iteration is 2, but the drawn tags have 1 prompts"):
         prompts.draw(2, 1, 1)
@@ -176,7 +228,7 @@ def test_a_run_starts_from_the_adapter_of_its_first_stage(trained, data_file):
     second = load_run(trained("sft_then_ddrl"))
     first = load_file(trained("sft") / "adapter" / ADAPTER_FILE)
     trainer = Trainer(second, trained("sft_then_ddrl"), data=data_file)
-    assert all(torch.equal(p, first[f"transformer.{k}"]) for k, p in trainer.parameters.items())
+    assert all(torch.equal(p, first[f"transformer.{k}"]) for k, p in trainer.adapters.parameters.items())
 
 
 def test_only_adapter_weights_get_gradients(model):
@@ -190,27 +242,11 @@ def test_micro_batches_change_nothing(tmp_path):
     for micro_batch in (64, 5):
         trainer = Trainer(config, tmp_path)
         leave_the_base(trainer)  # where the KL is zero
-        collected = trainer.collector.collect(1, trainer.history)
-        prepared = trainer.method.prepare(collected.rollout)
-        experience = Experience(
-            collected.trajectories,
-            trainer.prompts.embeddings,
-            collected.prompt_of,
-            prepared.advantages,
-            prepared.gate,
-        )
-        rows = rows_of(torch.arange(len(prepared.gate)), torch.tensor([0, 1, 2]), prepared.gate)
-        terms = accumulate_gradients(
-            trainer.model,
-            trainer.method,
-            experience,
-            rows,
-            sde="flow_sde",
-            noise_level=0.7,
-            micro_batch=micro_batch,
-            on_policy=True,
-        )
-        gradients.append((terms, {k: p.grad.clone() for k, p in trainer.parameters.items()}))
+        process, experience = trainer.process, trainer.process.collect(1)
+        rows = Rows.of(experience, torch.arange(experience.images), torch.tensor([0, 1, 2]))
+        batches = reverse.batches(process.policies, process.needs, rows, micro_batch, on_policy=True)
+        loss = Loss.total([trainer.method.loss(batch).backward() for batch in batches])
+        gradients.append((loss.logged, gradients_of(trainer)))
     (first, a), (second, b) = gradients
     assert first["kl_loss"] > 0 and first["kl_loss"] == pytest.approx(second["kl_loss"], rel=1e-3)
     for key in a:
@@ -221,13 +257,13 @@ def test_images_from_one_noise_are_computed_once_until_noise_parts_them(model):
     prompts = model.encode_prompts(["three red circles", "two blue squares", "three red circles"])
     start = noise((2, *model.latent_shape), generator("test"), model.device)
     initial = start[torch.tensor([0, 1, 0])]
-    settings = dict(steps=4, sde="flow_sde", noise_level=0.7, stochastic=range(1, 3))
-    settings["noises"] = noise((2, *initial.shape), generator("x"), model.device)
-    one_by_one = sample_trajectories(model, prompts, initial, **settings)
+    transition = Transition("flow_sde", 0.7, model.sigmas(4))
+    settings = (transition, range(1, 3), noise((2, *initial.shape), generator("x"), model.device))
+    one_by_one = sample_trajectories(model, prompts, initial, *settings)
     counts, predict = [], model.predict
     model.predict = lambda x, *rest: (counts.append(len(x)), predict(x, *rest))[1]
     try:
-        together = sample_trajectories(model, prompts, initial, group=torch.tensor([7, 3, 7]), **settings)
+        together = sample_trajectories(model, prompts, initial, *settings, group=torch.tensor([7, 3, 7]))
     finally:
         del model.predict
     assert counts == [2, 2, 3, 3]  # the noise of step 1 parts them for step 2
@@ -257,20 +293,19 @@ def test_rows_of_one_velocity_get_the_gradients_of_all(method, settings, tmp_pat
     for shared in (True, False):
         trainer = Trainer(config, tmp_path, data=data_file)
         leave_the_base(trainer)
-        collected = trainer.collector.collect(1, trainer.history)
-        prepared = trainer.method.prepare(collected.rollout)
+        experience = trainer.process.collect(1)
         if method == "gardo":
-            prepared.gate[:] = torch.arange(len(prepared.gate)) % 3 == 0  # a part of each group
+            experience.prepared.gate[:] = torch.arange(experience.images) % 3 == 0  # a part of each group
         if not shared:
-            own = torch.arange(len(prepared.gate))
-            collected.trajectories.source = own.expand_as(collected.trajectories.source)
+            own = torch.arange(experience.images)
+            experience.trajectories.source = own.expand_as(experience.trajectories.source)
         counts, predict = [], trainer.model.predict
         trainer.model.predict = lambda x, *rest, c=counts, p=predict: (c.append(len(x)), p(x, *rest))[1]
-        trainer.step = lambda terms, iteration: None
-        trainer.update(collected, prepared, 1)
-        gradients.append({k: p.grad.clone() for k, p in trainer.parameters.items()})
+        trainer.step = lambda loss, iteration: None
+        trainer.update(experience)
+        gradients.append(gradients_of(trainer))
         forward_rows.append(sum(counts))
-        assert max(counts) <= (1 + trainer.method.needs.data) * config.training.micro_batch
+        assert max(counts) <= (1 + trainer.process.needs.data) * config.training.micro_batch
     for key, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][key], atol=1e-7, rtol=1e-3), key
     assert forward_rows[0] < forward_rows[1]
@@ -280,16 +315,15 @@ def test_rows_of_one_velocity_get_the_gradients_of_all(method, settings, tmp_pat
 def test_the_graph_of_the_rollout_gives_the_gradients_of_a_forward_pass(method, tmp_path, data_file):
     trainer = Trainer(load_run(make_run(tmp_path, method, exact=True)), tmp_path, data=data_file)
     leave_the_base(trainer)
-    collected = trainer.collector.collect(1, trainer.history)
-    prepared = trainer.method.prepare(collected.rollout)
-    trainer.step = lambda terms, iteration: None
+    experience = trainer.process.collect(1)
+    trainer.step = lambda loss, iteration: None
     counts, predict = [], trainer.model.predict
     trainer.model.predict = lambda x, *rest: (counts.append(len(x)), predict(x, *rest))[1]
-    kept, found = collected.trajectories.velocities, []
-    for collected.trajectories.velocities in (None, kept):
+    kept, found = experience.trajectories.velocities, []
+    for experience.trajectories.velocities in (None, kept):
         counts.clear()
-        trainer.update(collected, prepared, 1)
-        gradient = torch.cat([p.grad.flatten() for p in trainer.parameters.values()])
+        trainer.update(experience)
+        gradient = torch.cat([g.flatten() for g in gradients_of(trainer).values()])
         found.append((gradient, sum(counts)))
     (expected, rows), (gradient, fewer) = found
     assert fewer < rows and expected.norm() > 0
@@ -309,9 +343,9 @@ def test_rewards_in_a_thread_change_nothing(tmp_path):
 def trajectories(model):
     prompts = model.encode_prompts(["three red circles", 'a red sign "K7"'])
     initial = noise((2, *model.latent_shape), generator("test"), model.device)
-    settings = dict(steps=5, sde="flow_sde", noise_level=0.7, stochastic=range(1, 3))
+    transition = Transition("flow_sde", 0.7, model.sigmas(5))
     noises = noise((2, *initial.shape), generator("x"), model.device)
-    return prompts, sample_trajectories(model, prompts, initial, noises=noises, **settings)
+    return prompts, sample_trajectories(model, prompts, initial, transition, range(1, 3), noises)
 
 
 def test_rollout_and_update_agree_on_the_log_probability(model, trajectories):
@@ -380,7 +414,7 @@ def test_the_card_of_an_adapter_tells_how_to_load_it_in_plain_diffusers(tmp_path
     index = torch.tensor([7])
     initial = noise((1, *trainer.model.latent_shape), generator("image"), trainer.model.device)
     arguments = dict(
-        prompt=trainer.prompts.prompts[7]["prompt"],
+        prompt=trainer.process.prompts.prompts[7]["prompt"],
         latents=pack(initial) if base == "tiny-flux" else initial,
         num_inference_steps=8,
         guidance_scale=1.0,
@@ -393,9 +427,10 @@ def test_the_card_of_an_adapter_tells_how_to_load_it_in_plain_diffusers(tmp_path
     names["pipe"].disable_lora()
     plain = names["pipe"](**arguments).images
     with torch.no_grad():
-        for key, parameter in trainer.parameters.items():
-            parameter.copy_(trainer.average[key])
-    latents = sample_ode(trainer.model, trainer.prompts.embeddings[index], initial, steps=8, batch=1)
+        for key, parameter in trainer.adapters.parameters.items():
+            parameter.copy_(trainer.adapters.average[key])
+    embeddings = trainer.process.prompts.embeddings[index]
+    latents = sample_ode(trainer.model, embeddings, initial, steps=8, batch=1)
     assert (plain - tuned).abs().max() > 1e-3
     assert torch.allclose(tuned, trainer.model.decode(latents), atol=1e-4)
 

@@ -4,7 +4,7 @@ import pytest
 from test_instrument import CONFIG, CURVES, OWN, WORLD, blocks_of, changed
 
 from reporting import tuning
-from training import resolve
+from runs import resolve
 
 
 def candidate(world=WORLD, iterations=40, task="ocr"):

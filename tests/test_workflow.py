@@ -256,13 +256,12 @@ def test_stored_runs_give_the_same_tables_without_training(finished, tmp_path):
 
 NEW_METHOD = '''"""REINFORCE: the policy gradient without a ratio."""
 
-from methods.advantages import group_advantages
-from methods.base import Method, MethodConfig, Prepared
+from methods import Loss, Method, Prepared
+from methods.maths.advantages import group_advantages
 
 
 class Reinforce(Method):
     name = "reinforce"
-    Config = MethodConfig
 
     def prepare(self, rollout):
         advantages = group_advantages(rollout.rewards, rollout.groups, "none")
@@ -270,7 +269,7 @@ class Reinforce(Method):
 
     def loss(self, batch):
         loss = -(batch.advantages * batch.log_prob).sum() / batch.rows
-        return loss, {"policy_loss": loss.item()}
+        return Loss(loss, logged={"policy_loss": loss.item()})
 '''
 NEW_ROW = "label: REINFORCE\nalgorithm: reinforce\nsource: ours\n"
 

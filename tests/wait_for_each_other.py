@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training.processes import Processes  # noqa: E402
+from training.ranks import Ranks  # noqa: E402
 
-processes = Processes("cpu")
-if processes.index == 1:
+ranks = Ranks("cpu")
+if ranks.index == 1:
     time.sleep(float(sys.argv[1]))
-processes.wait()
+ranks.wait()

@@ -9,11 +9,11 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from training.command import default_device, run_command, set_threads, start_quickly
+from core.command import default_device, run_command, set_threads, start_quickly
 
 
 def _run(arguments) -> None:
-    from training.configuration import load_run
+    from runs.configuration import load_run
     from training.lock import only_writer
     from training.trainer import Trainer
 
@@ -26,16 +26,16 @@ def _run(arguments) -> None:
 
 def _data(arguments) -> None:
     from base_models import open_base_model
+    from runs.config_files import load_base_model, load_task, weights_of
     from training import data
     from training.image_folder import ImageFolder
-    from training.processes import Processes
     from training.prompts import PromptSet
-    from training.resolve import load_base_model, load_task, weights_of
+    from training.ranks import Ranks
 
-    processes = Processes(arguments.device)
+    ranks = Ranks(arguments.device)
     base, task = load_base_model(arguments.base, arguments.task), load_task(arguments.task)
-    model = open_base_model(base, processes.device)
-    prompts = PromptSet(Path(task.prompts), task.tag_weights, model, processes=processes)
+    model = open_base_model(base, ranks.device)
+    prompts = PromptSet(Path(task.prompts), task.tag_weights, model, ranks=ranks)
     model.release_text_encoders()
     per_prompt, batch = arguments.per_prompt, arguments.batch
     if arguments.kind == "synthetic":
@@ -47,11 +47,11 @@ def _data(arguments) -> None:
             identity=json.dumps(identity),
             prompts=prompts,
             per_prompt=per_prompt,
-            processes=processes,
+            ranks=ranks,
         )
-    elif processes.main and task.real_data == "scenes":
+    elif ranks.main and task.real_data == "scenes":
         data.save(arguments.out, data.real_latents(model, prompts, per_prompt, batch), prompts, per_prompt)
-    elif processes.main:
+    elif ranks.main:
         latents = ImageFolder(Path(task.real_data)).latents(model, prompts.prompts, per_prompt, batch)
         data.save(arguments.out, latents, prompts, per_prompt)
 

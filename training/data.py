@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from base_models.base import BaseModel
+from core.files import replacing, sort_metadata, write_text
+from core.seeding import generator, seed_of
+from processes.sampling import noise, sample_ode
 from scenes.renderer import render
-from training.files import replacing, sort_metadata, write_text
-from training.processes import Processes
 from training.prompts import PromptSet
-from training.rollout import noise, sample_ode
-from training.seeding import generator, seed_of
+from training.ranks import Ranks
 
 Wanted = Callable[[int], bool]  # whether this process makes the part of that number
 Parts = Iterator[tuple[int, torch.Tensor]]  # number of a part, and its latents
@@ -64,7 +64,7 @@ def save_in_parts(
     identity: str,
     prompts: PromptSet,
     per_prompt: int,
-    processes: Processes,
+    ranks: Ranks,
 ) -> None:
     """Write ``count`` parts, each process its own, then ``path`` from all of them.
 
@@ -74,31 +74,29 @@ def save_in_parts(
         identity: of everything the latents depend on. Parts of another one are dropped.
     """
     folder = path.with_name(f".{path.name}.parts")
-    if processes.main:
+    if ranks.main:
         mark = folder / "identity"
         if not mark.exists() or mark.read_text() != identity:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             write_text(mark, identity)
-    processes.wait()
+    ranks.wait()
 
     def file(number: int) -> Path:
         return folder / f"{number:06d}.safetensors"
 
-    own = [n for n in range(processes.index, count, processes.count) if not file(n).exists()]
-    with tqdm(
-        desc="making data", total=len(own), unit="part", mininterval=2, disable=not processes.main
-    ) as bar:
+    own = [n for n in range(ranks.index, count, ranks.count) if not file(n).exists()]
+    with tqdm(desc="making data", total=len(own), unit="part", mininterval=2, disable=not ranks.main) as bar:
         for number, latents in parts(set(own).__contains__):
             with replacing(file(number)) as temporary:
                 save_file({"latents": latents.cpu().contiguous()}, temporary)
             bar.update()
-    processes.wait()
-    if processes.main:
+    ranks.wait()
+    if ranks.main:
         latents = torch.cat([load_file(file(number))["latents"] for number in range(count)])
         save(path, latents, prompts, per_prompt)
         shutil.rmtree(folder)
-    processes.wait()
+    ranks.wait()
 
 
 def encode_scenes(

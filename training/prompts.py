@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from base_models.base import BaseModel, Prompts
-from scenes.prompts import read
-from training.processes import Processes
-from training.seeding import seed_of
+from base_models.base import BaseModel, Embeddings
+from core.prompts import read
+from core.seeding import seed_of
+from training.ranks import Ranks
 
 
 def _room(file: Path, count: int, like: torch.Tensor) -> torch.Tensor:
@@ -41,71 +41,28 @@ KEPT = "GOODHART_EMBEDDINGS"  # environment: a folder in which embeddings stay
 
 
 @contextmanager
-def _folder(model: BaseModel, texts: list[str], processes: Processes | None) -> Iterator[Path]:
+def _folder(model: BaseModel, texts: list[str], ranks: Ranks | None) -> Iterator[Path]:
     """Where the embeddings lie while they are opened: gone after the block, or kept where ``KEPT`` says."""
     if not os.environ.get(KEPT) or model.config.revision is None:  # no commit: the weights may change
-        with processes.node_folder() if processes else tempfile.TemporaryDirectory() as name:
+        with ranks.node_folder() if ranks else tempfile.TemporaryDirectory() as name:
             yield Path(name)
         return
     identity = json.dumps([texts, model.config.model_dump(mode="json")], sort_keys=True)
     folder = Path(os.environ[KEPT]) / hashlib.sha256(identity.encode()).hexdigest()[:32]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     yield folder
-    if processes:
-        processes.wait()
+    if ranks:
+        ranks.wait()
 
 
-class PromptSet:
-    """Training prompts with embeddings computed once per node, a share by each of its processes.
+class PromptList:
+    """Training prompts by tag, of which every iteration draws some."""
 
-    Where those of a model of the hub are kept (``KEPT``), all runs of the same prompts use them, and an
-    interrupted run goes on with what is missing.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        tag_weights: dict[str, float],
-        model: BaseModel,
-        batch: int = 256,
-        processes: Processes | None = None,
-    ):
-        self.prompts = read(path)
+    def __init__(self, prompts: list[dict], tag_weights: dict[str, float]):
+        self.prompts, self.tag_weights = prompts, tag_weights
         self.by_tag: dict[str, list[int]] = {}
-        for index, prompt in enumerate(self.prompts):
+        for index, prompt in enumerate(prompts):
             self.by_tag.setdefault(prompt["tag"], []).append(index)
-        self.tag_weights = tag_weights
-        texts = [p["prompt"] for p in self.prompts]
-        first = processes is None or processes.first_of_node
-        with _folder(model, texts, processes) as folder:
-            if first:
-                self.embeddings = self._rooms(folder, model, texts)
-            if processes:
-                processes.wait()
-            if not first:
-                self.embeddings = self._rooms(folder, model, texts)
-            self._embed(model, texts, batch, *(processes.on_node if processes else (0, 1)))
-            if processes:
-                processes.wait()
-        self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
-
-    def _embed(self, model: BaseModel, texts: list[str], batch: int, own: int, count: int) -> None:
-        """Every ``count``-th batch from ``own`` on; batches are the same for any number of processes."""
-        starts = range(0, len(texts), batch)[own::count]
-        for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5, disable=own != 0):
-            rows = slice(start, start + batch)
-            # Written last, and zero until then. A true zero there costs no more than to embed it again.
-            if (self.embeddings.pooled[rows, -1] != 0).all():
-                continue
-            part = model.encode_prompts(texts[rows])
-            self.embeddings.tokens[rows] = part.tokens
-            self.embeddings.pooled[rows] = part.pooled
-
-    @staticmethod
-    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Prompts:
-        example = model.encode_prompts(texts[:1])
-        rooms = {"tokens": example.tokens, "pooled": example.pooled}
-        return Prompts(*(_room(folder / name, len(texts), like) for name, like in rooms.items()))
 
     def draw(self, count: int, seed: int, iteration: int) -> list[int]:
         """``count`` different prompt indices for one iteration, tags drawn by their weights."""
@@ -122,3 +79,51 @@ class PromptSet:
             if index not in chosen:
                 chosen.append(index)
         return chosen
+
+
+class PromptSet(PromptList):
+    """Training prompts with embeddings computed once per node, a share by each of its processes.
+
+    Where those of a model of the hub are kept (``KEPT``), all runs of the same prompts use them, and an
+    interrupted run goes on with what is missing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tag_weights: dict[str, float],
+        model: BaseModel,
+        batch: int = 256,
+        ranks: Ranks | None = None,
+    ):
+        super().__init__(read(path), tag_weights)
+        texts = [p["prompt"] for p in self.prompts]
+        first = ranks is None or ranks.first_of_node
+        with _folder(model, texts, ranks) as folder:
+            if first:
+                self.embeddings = self._rooms(folder, model, texts)
+            if ranks:
+                ranks.wait()
+            if not first:
+                self.embeddings = self._rooms(folder, model, texts)
+            self._embed(model, texts, batch, *(ranks.on_node if ranks else (0, 1)))
+            if ranks:
+                ranks.wait()
+        self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+
+    def _embed(self, model: BaseModel, texts: list[str], batch: int, own: int, count: int) -> None:
+        """Every ``count``-th batch from ``own`` on; batches are the same for any number of ranks."""
+        starts = range(0, len(texts), batch)[own::count]
+        *_, last = self.embeddings.tensors.values()
+        for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5, disable=own != 0):
+            rows = slice(start, start + batch)
+            # Written last, and zero until then. A true zero there costs no more than to embed it again.
+            if (last[rows].flatten(1)[:, -1] != 0).all():
+                continue
+            for name, values in model.encode_prompts(texts[rows]).tensors.items():
+                self.embeddings.tensors[name][rows] = values
+
+    @staticmethod
+    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Embeddings:
+        example = model.encode_prompts(texts[:1]).tensors
+        return Embeddings({name: _room(folder / name, len(texts), like) for name, like in example.items()})
