@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from methods import baseline_cases
 from methods.ddrl import data_loss, unnormalised_log_ratio
 from methods.diffusion_nft import diffusion_nft_loss, velocity_kl
 from methods.maths import sde
@@ -149,6 +150,7 @@ FUNCTIONS: dict[str, Callable] = {
     "diffusion_nft_loss": diffusion_nft,
     "diversity": diversity,
     "ocr_reward": lambda i: {"reward": ocr_reward(i["prompt"], i["recognised"])},
+    **baseline_cases.FUNCTIONS,
 }
 
 

@@ -84,7 +84,7 @@ def test_presets_share_no_run():
         ({"training": {"iteratons": 3}}, r"unknown key 'iteratons'.*valid keys.*iterations"),
         ({"training": {"learning_rate": -1}}, r"'learning_rate' is -1.*greater than 0"),
         ({"training": {"sde_steps": 8}}, r"'sde_first' \+ 'sde_steps' are 8.*8 denoising steps"),
-        ({"training": {"gradient_steps": 2}}, r"'gradient_steps' is 2.*merged_dtype"),
+        ({"method": "crd", "training": {"micro_batch": 8}}, r"'micro_batch' is 8; crd compares 12 images"),
         ({"training": {"forward_steps": 99}}, r"'forward_steps' is 99.*takes 8 denoising steps"),
         ({"training": {"trained_steps": 99}}, r"'trained_steps' is 99.*'sde_steps' is 3"),
     ],

@@ -14,7 +14,7 @@ import methods
 import processes
 from base_models import open_base_model
 from methods import Loss
-from processes.base import REFERENCE, Experience
+from processes.base import ANCHOR, REFERENCE, Experience
 from training import checkpoint, provenance
 from training.adapters import Adapters
 from training.configuration import ConfigError, RunConfig, load_run
@@ -49,7 +49,7 @@ class Trainer:
         self.method = algorithm(algorithm.Config(**config.parameters), latent_dimensions=dimensions)
         needs = self.method.config.needs()
         process = processes.get(needs.process)
-        copies = [*[REFERENCE] * needs.adaptive_reference, *process.copies]
+        copies = [*[REFERENCE] * needs.adaptive_reference, *[ANCHOR] * needs.anchor, *process.copies]
         self.adapters = Adapters(self.model, copies, start and start / "adapter")
         self.optimiser = Optimiser(self.adapters.parameters, settings, self.ranks)
         self.history = History()
