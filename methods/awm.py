@@ -51,7 +51,7 @@ class AWMConfig(MethodConfig):
     advantage_normalisation: Normalisation = "global_std"
     weighting: Weighting = "ghuber"
     ghuber_power: float = Field(0.25, gt=0, description="q")
-    clip_range: float = Field(1.0, gt=0, description="epsilon; 1 only keeps the ratio below 2")
+    ratio_clip: float = Field(1.0, gt=0, description="epsilon; 1 only keeps the ratio below 2")
     advantage_clip: float = Field(5.0, gt=0, description="advantages are clipped to +- this")
     advantage_max: float | None = Field(1.0, gt=0, description="what the clip becomes; null: itself")
     kl_coefficient: float = Field(3e-3, ge=0, description="beta, to the reference")
@@ -85,13 +85,13 @@ class AWM(Method):
         c = self.config
         advantages = bounded_advantages(batch.advantages, c.advantage_clip, c.advantage_max)
         log_ratio = self.log_prob(batch.velocity, batch) - self.log_prob(batch.old_velocity, batch)
-        rows = clipped_policy_loss(log_ratio, advantages, c.clip_range, c.advantage_clip)
+        rows = clipped_policy_loss(log_ratio, advantages, c.ratio_clip, c.advantage_clip)
         loss = rows.sum() / batch.rows
         deviation = (log_ratio.detach().exp() - 1).abs()
         logged = {
             "policy_loss": loss.item(),
             "ratio_deviation": deviation.sum().item() / batch.rows,
-            "clipped_share": (deviation > c.clip_range).sum().item() / batch.rows,
+            "clipped_share": (deviation > c.ratio_clip).sum().item() / batch.rows,
         }
         for name, weight, other in (
             ("kl_loss", c.kl_coefficient, batch.reference_velocity),

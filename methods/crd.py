@@ -5,12 +5,13 @@ prompt, which cancels once both sides are centred within the prompt. With u = ep
 E(v) = mean (v - u)^2 / w, w its own mean absolute error without gradient,
 
     h = E(v_old) - E(v_theta),
-    L = (c / beta) mean_i (beta (h_i - mean h) - (r_i - mean r))^2 + beta_KL (m + r (1 - m)) |v_theta - v_ref|^2,
+    L = (c / beta) mean_i [ (beta (h_i - mean h) - (r_i - mean r))^2 ]
+        + beta_KL mean_i [ (m + r_i (1 - m)) |v_theta - v_ref|^2 ],
 
 with r = 1/2 + clip(A, +-c) / (2 c) and m = 1e-4 / beta_KL: the more the proxy likes an image, the closer the
-policy stays to the reference there. v_old and the old policy that makes the images follow the policy by averages
-of their own. Released code: X-GenGroup/Flow-Factory ``crd.py``, whose reference is guided; here the reference
-has the base model's guidance.
+policy stays to the reference there. v_old and the old policy that makes the images follow the policy by
+averages of their own. Released code: X-GenGroup/Flow-Factory ``crd.py``, whose reference is guided where the
+policy is not; here both have the base model's guidance.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class CRDConfig(MethodConfig):
     weight_temperature: float | None = Field(None, ge=0, description="T of the centring; null: uniform")
     centring: Literal["prompt", "level"] = Field(
         "prompt",
-        description="what is centred together at one noise level: the images of a prompt, as in the paper, or "
+        description="what is centred together at a noise level: the images of a prompt, as in the paper, or "
         "all of a gradient step, as the released code's gathered batches are, whatever prompts they hold",
     )
     kl_coefficient: float = Field(0.1, ge=0, description="beta_KL")

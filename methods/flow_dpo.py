@@ -2,7 +2,8 @@
 
 Diffusion-DPO (arXiv 2311.12908) with velocities: for a pair that shares noise and noise level,
 
-    r = -(beta / 2) (|v_theta - u|^2 - |v_ref - u|^2),  u = eps - x0,   L = -log sigmoid(r_chosen - r_rejected).
+    r = -(beta / 2) (|v_theta - u|^2 - |v_ref - u|^2),   u = eps - x0,
+    L = -log sigmoid(r_chosen - r_rejected).
 
 The pairs are made as in yifan123/flow_grpo ``train_sd3_dpo.py`` and X-GenGroup/Flow-Factory ``dpo.py``, from
 images of the policy itself; the reference is the frozen base model.

@@ -7,7 +7,8 @@ Two policies share a step's noise n, so their divergence is known for every row 
 
 A row outside the region loses its gradient only where that would carry it further away. Neither ratio nor
 advantage is clipped. Means over dimensions stand for the squared norm, as in the released code
-(Tencent-Hunyuan/UniRL ``flowdppo.py``). In the first gradient step after a rollout D is 0 and the loss GRPO's.
+(Tencent-Hunyuan/UniRL ``flowdppo.py``). In the first gradient step after a rollout D is 0,
+and the loss is GRPO's.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def rank_weights(samples: int, n: int) -> torch.Tensor:
 def best_of_n(rewards: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:
     """Expected ``values`` (Q, N) of the image with the highest of n ``rewards`` (Q, N), per prompt (Q,).
 
-    ``values`` may be the rewards themselves. Images of equal reward are equally likely: they share the mean of
-    their values.
+    ``values`` may be the rewards themselves. Images of equal reward are equally likely: they share the mean
+    of their values.
     """
     ordered, order = rewards.double().sort(dim=1, stable=True)
     sorted_values = values.double().gather(1, order)
