@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -61,17 +62,6 @@ class Forward(ImageProcess):
     def __init__(self, *parts):
         super().__init__(*parts)
         self.trainable = range(len(self.sigmas) - 1)
-        self.check_ranks()
-
-    def check_ranks(self) -> None:
-        """Raises ``ValueError`` where rows that must stand together would lie on several ranks."""
-        together, count = self.needs.together, self.ranks.count
-        whole = {"none": count, "prompt": self.settings.prompts_per_iteration, "level": 1}[together]
-        if whole % count:
-            raise ValueError(
-                f"{self.run.run}: {self.run.algorithm} compares the images of a {together}, and {count} "
-                f"processes cannot share {whole} of them equally"
-            )
 
     def roll_out(self, prompt_of: torch.Tensor, initial: torch.Tensor, noises: torch.Tensor) -> Trajectories:
         """The final latents, for nothing else is of use."""
@@ -84,8 +74,9 @@ class Forward(ImageProcess):
     def gradient_steps(self, experience: ImageExperience) -> Iterator[Iterator[ForwardBatch]]:
         c = self.settings
         rng = generator("update", self.run.seed, experience.iteration)
-        # Rows that are compared stay in one gradient step: whole groups are drawn then.
-        unit = 1 if self.needs.together == "none" else c.group_size
+        unit = 1
+        if self.needs.together != "none":  # whole groups stay in one gradient step, and on one rank
+            unit, experience = c.group_size, self.shared(experience)
         units = torch.arange(len(experience.prepared.gate)).unflatten(0, (-1, unit))
         order = units[torch.randperm(len(units), generator=rng)]
         for number, images in enumerate(order.chunk(c.gradient_steps)):
@@ -93,7 +84,19 @@ class Forward(ImageProcess):
             rows = Rows.of(experience, images.flatten(), steps)
             rows.noise = self.draw_fresh_noise(rows, rng)
             on_policy = self.needs.old == "policy" and number == 0
-            yield batches(self.policies, self.needs, rows.of_this_rank(), c.micro_batch, on_policy)
+            yield batches(self.policies, self.needs, self.own(rows), c.micro_batch, on_policy)
+
+    def shared(self, experience: ImageExperience) -> ImageExperience:
+        """The same with the final latents of every rank."""
+        latents = self.ranks.gather(experience.trajectories.latents[-1]).to(self.model.device)
+        trajectories = replace(experience.trajectories, latents=latents[None])
+        return replace(experience, trajectories=trajectories, share=slice(0, len(latents)))
+
+    def own(self, rows: Rows) -> Rows:
+        """This rank's rows: those of its images, or of every so manieth set that must stand together."""
+        if self.needs.together == "none":
+            return rows.of_this_rank()
+        return rows[rows.compared(self.needs.together) % self.ranks.count == self.ranks.index]
 
     def draw_fresh_noise(self, rows: Rows, rng: torch.Generator) -> torch.Tensor:
         """(R, ...) for the rows of all ranks."""
