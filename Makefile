@@ -46,11 +46,11 @@ report: setup ## write results/report.html, a page with every result and how it 
 
 publish: setup ## run CONFIG, copy its tables, figures and claims to docs/results and fill the README's tables
 	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --configfile $(CONFIG)
-	$(BIN)/python -m evaluation.publish --command "make publish CONFIG=$(CONFIG)" --readme README.md
+	$(BIN)/python -m reporting.publish --command "make publish CONFIG=$(CONFIG)" --readme README.md
 
 ui: setup ## browse the runs in MLflow on 127.0.0.1
 	$(BIN)/snakemake --cores $(CORES) mlflow
-	$(BIN)/python -m evaluation.tracking ui --port $(PORT)
+	$(BIN)/python -m reporting.tracking ui --port $(PORT)
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import BaseModel, BaseModelConfig, Prompts
+from base_models.base import BaseModel, BaseModelConfig, Embeddings
 from plugins import Plugins
 
-_helpers = {"attention", "base", "pipelines", "requirements"}
+_helpers = {"attention", "base", "cpu_engine", "pipelines", "requirements"}
 _adapters = Plugins(__name__, "base model adapter", BaseModel, _helpers)
 names, get_class = _adapters.names, _adapters.get
 
@@ -21,4 +21,4 @@ def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:
     return model(config, device)
 
 
-__all__ = ["BaseModel", "BaseModelConfig", "Prompts", "get_class", "names", "open_base_model"]
+__all__ = ["BaseModel", "BaseModelConfig", "Embeddings", "get_class", "names", "open_base_model"]

@@ -1,49 +1,75 @@
-"""Attention over short sequences in bf16, where torch's kernels for processors are slow."""
+"""Attention over short sequences on a processor, where torch's kernel is slow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-import torch.nn.functional as F
-
-torchs_attention = F.scaled_dot_product_attention
 
 
-def attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    """softmax(q k^T / sqrt(D)) v for (..., L, D), the softmax in float32. Arguments are those of
-    ``scaled_dot_product_attention``, which does the work where one of the later ones is used."""
-    if attn_mask is not None or dropout_p or is_causal or scale is not None or enable_gqa:
-        return torchs_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """softmax(q k^T / sqrt(D)) v for (..., L, D), the softmax in float32.
+
+    For 30 tokens in bf16 that takes a third of the time of torch's fused kernel, a tenth with the backward
+    pass. The fused kernel's gradient is slow there, and torch's softmax in bf16 where the length is no
+    multiple of 32.
+    """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     return torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype) @ value
 
 
-@contextmanager
-def short_attention() -> Iterator[None]:
-    """Inside, ``F.scaled_dot_product_attention`` is ``attention``, wherever diffusers calls it.
-
-    For 30 tokens in bf16 that takes a third of the fused kernel's time, a tenth with the backward pass. Its
-    gradient is slow there, and torch's softmax in bf16 where the length is no multiple of 32. The name is
-    replaced because a ``TorchFunctionMode`` is asked about every call, which costs 3 % of an iteration.
-    """
-    F.scaled_dot_product_attention = attention
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = torchs_attention
+def rms_norm(x: torch.Tensor, norm: torch.nn.Module | None) -> torch.Tensor:
+    """x / rms(x) * weight over the last axis, or ``x`` where there is no norm; the root in float32."""
+    if norm is None:
+        return x
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = torch.rsqrt(length.square() / x.shape[-1] + norm.eps)
+    return x * (scale * norm.weight).to(x.dtype)
 
 
-__all__ = ["attention", "short_attention"]
+class ShortAttention:
+    """A diffusers attention processor for SD3's and FLUX's joint attention and FLUX's single stream."""
+
+    def __call__(
+        self,
+        attn: torch.nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
+        """Attention output (B, L, D) of the image and of the text, or of the single stream.
+
+        Args:
+            hidden_states: (B, L, D) of the image, or of text and image where they are one stream.
+            encoder_hidden_states: (B, L, D) of the text. What it attends to is not computed (None) where the
+                layer says that nobody asks for it, as SD3's last does.
+            image_rotary_emb: cosine and sine (L, D / heads) of FLUX's positions, the text's first.
+        """
+
+        def per_head(x: torch.Tensor, norm: torch.nn.Module | None = None) -> torch.Tensor:
+            return rms_norm(x.unflatten(-1, (attn.heads, -1)), norm)
+
+        def merged(x: torch.Tensor) -> torch.Tensor:
+            return x.transpose(1, 2).flatten(2)
+
+        x, text = hidden_states, encoder_hidden_states
+        queries = [per_head(attn.to_q(x), attn.norm_q)]
+        keys, values = [per_head(attn.to_k(x), attn.norm_k)], [per_head(attn.to_v(x))]
+        if text is not None:
+            if not attn.context_pre_only:
+                queries.insert(0, per_head(attn.add_q_proj(text), attn.norm_added_q))
+            keys.insert(0, per_head(attn.add_k_proj(text), attn.norm_added_k))
+            values.insert(0, per_head(attn.add_v_proj(text)))
+        query, key, value = (torch.cat(parts, dim=1) for parts in (queries, keys, values))
+        if image_rotary_emb is not None:
+            from diffusers.models.embeddings import apply_rotary_emb
+
+            query, key = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (query, key))
+        out = attention(*(x.transpose(1, 2) for x in (query, key, value)))
+        if text is None:
+            return merged(out) if attn.pre_only else attn.to_out[0](merged(out))
+        of_text, of_image = out.tensor_split([out.shape[2] - x.shape[1]], dim=2)
+        image = attn.to_out[0](merged(of_image))
+        return image, None if attn.context_pre_only else attn.to_add_out(merged(of_text))
+
+
+__all__ = ["ShortAttention", "attention", "rms_norm"]

@@ -6,9 +6,8 @@ pipeline's transformer; copies of it (``reference``, ``old``, ``ema``) are furth
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, Field
 from safetensors.torch import load_file
 
-from base_models.attention import short_attention
+from base_models.cpu_engine import MergedTransformer, has_bf16, merged_weights, plain_copy
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -69,53 +68,35 @@ class BaseModelConfig(PydanticModel):
 
 
 @dataclass
-class Prompts:
-    """Embeddings of n prompts: tokens (n, L, D), pooled (n, P). Index it with a long or boolean tensor.
+class Embeddings:
+    """Of n prompts: tensors (n, ...) by the name of the transformer's argument, as ``encode_prompts`` of a
+    base model makes them. Index it with a long or boolean tensor.
 
     They stay on the CPU: 205 tokens of 4096 bf16 numbers are 1.7 MB, so the prompts of a whole task would
     fill a device. ``BaseModel.predict`` moves the rows it is given.
     """
 
-    tokens: torch.Tensor
-    pooled: torch.Tensor
+    tensors: dict[str, torch.Tensor]
 
-    def __getitem__(self, index: torch.Tensor) -> Prompts:
-        index = index.to(self.tokens.device)
-        return Prompts(self.tokens[index], self.pooled[index])
+    def __getitem__(self, index: torch.Tensor) -> Embeddings:
+        return Embeddings({name: values[index.to(values.device)] for name, values in self.tensors.items()})
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(next(iter(self.tensors.values())))
 
+    def expand(self, count: int) -> Embeddings:
+        """One prompt's, ``count`` times."""
+        return Embeddings({name: v.expand(count, *v.shape[1:]) for name, v in self.tensors.items()})
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bf16 are faster there than in float32.
+    def to(self, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Arguments of a transformer there and of that precision."""
+        return {name: values.to(device, dtype) for name, values in self.tensors.items()}
 
-    Without such instructions torch converts every product: where AVX-512 lacks them an update in bf16 takes
-    twice as long as in float32, with AVX2 alone eight times. Processors other than x86 are taken to have
-    none, for want of a measurement.
-    """
-    if device.type != "cpu":
-        return True
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def _contiguous(_, arguments: tuple) -> tuple:
-    """Joint attention hands slices on, for which ``linear`` copies its weight once per row of the batch."""
-    return (arguments[0].contiguous(), *arguments[1:])
-
-
-class MergedTransformer:
-    """A transformer that runs with some of its weights replaced by others, which may carry gradients."""
-
-    def __init__(self, plain: torch.nn.Module, weights: dict[str, torch.Tensor]):
-        self.plain, self.weights = plain, weights
-        self.config = plain.config
-
-    def __call__(self, **arguments):
-        with short_attention() if self.plain.device.type == "cpu" else contextlib.nullcontext():
-            # No weight of these transformers has two names, for which every call would look.
-            return torch.func.functional_call(self.plain, self.weights, (), arguments, tie_weights=False)
+    @staticmethod
+    def join(parts: Iterable[Embeddings]) -> Embeddings:
+        """The prompts of all parts, in order."""
+        tensors = [part.tensors for part in parts]
+        return Embeddings({name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
 
 
 class BaseModel(ABC):
@@ -157,7 +138,7 @@ class BaseModel(ABC):
         return self.config.guidance_scale > 1
 
     @abstractmethod
-    def encode_prompts(self, prompts: list[str]) -> Prompts:
+    def encode_prompts(self, prompts: list[str]) -> Embeddings:
         """Embed prompts without gradient. Raises ``RuntimeError`` once the text encoders are released."""
 
     @abstractmethod
@@ -169,7 +150,7 @@ class BaseModel(ABC):
         """The scheduler's noise shares, float32 (steps + 1,), from 1 down to 0."""
 
     @abstractmethod
-    def predict(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts) -> torch.Tensor:
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings) -> torch.Tensor:
         """One forward pass of the transformer: velocity (B, ...) at x (B, ...), sigma (B,)."""
 
     @abstractmethod
@@ -191,7 +172,7 @@ class BaseModel(ABC):
     # --- shared ----------------------------------------------------------------------------------
 
     def velocity(
-        self, x: torch.Tensor, sigma: torch.Tensor, prompts: Prompts, empty: Prompts | None = None
+        self, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings, empty: Embeddings | None = None
     ) -> torch.Tensor:
         """Velocity, with classifier-free guidance u + g (c - u) where the model uses it.
 
@@ -201,10 +182,7 @@ class BaseModel(ABC):
         if not self.classifier_free_guidance:
             return self.predict(x, sigma, prompts)
         g, n = self.config.guidance_scale, len(x)
-        both = Prompts(
-            torch.cat([empty.tokens.expand(n, -1, -1), prompts.tokens]),
-            torch.cat([empty.pooled.expand(n, -1), prompts.pooled]),
-        )
+        both = Embeddings.join([empty.expand(n), prompts])
         unconditional, conditional = self.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
         return unconditional + g * (conditional - unconditional)
 
@@ -240,31 +218,9 @@ class BaseModel(ABC):
             self.transformer.set_adapter(adapter)
 
     def _merged(self, adapter: str | None) -> MergedTransformer:
-        """The copy, with W + scaling * B A in place of W for every LoRA layer of the adapter."""
         if self._plain is None:
-            self._plain = self._plain_copy().to(self.dtype)
-        weights = {
-            f"{name}.weight": (layer.base_layer.weight + layer.get_delta_weight(adapter)).to(self.dtype)
-            for name, layer in self.transformer.named_modules()
-            if adapter is not None and adapter in getattr(layer, "lora_A", ())
-        }
-        return MergedTransformer(self._plain, weights)
-
-    def _plain_copy(self) -> torch.nn.Module:
-        """The transformer without LoRA layers, made fast for a processor."""
-        from diffusers.models.activations import GELU
-
-        plain = type(self.transformer).from_config(self.transformer.config)
-        weights = {k.replace(".base_layer.", "."): v for k, v in self.transformer.state_dict().items()}
-        plain.load_state_dict({k: v for k, v in weights.items() if "lora_" not in k})
-        for module in plain.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_pre_hook(_contiguous)
-            elif isinstance(module, GELU) and self.dtype == torch.bfloat16:
-                # The approximation by tanh takes six times as long. In bf16, 7 % of values then round to a
-                # neighbour, which adds 1 % to the error that rounding makes anyway (normal inputs, rms).
-                module.approximate = "none"
-        return plain.requires_grad_(False).eval().to(self.device)
+            self._plain = plain_copy(self.transformer, self.dtype, self.device)
+        return MergedTransformer(self._plain, merged_weights(self.transformer, adapter, self.dtype))
 
     def add_adapter(self, name: str = POLICY) -> None:
         """Add a LoRA adapter with B = 0, so that the model is unchanged, and make it active."""
@@ -311,4 +267,4 @@ class BaseModel(ABC):
             parameter.lerp_(values[key], 1 - keep)
 
 
-__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "LoraSettings", "Prompts"]
+__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "Embeddings", "LoraSettings"]

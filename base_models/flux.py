@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from base_models.base import Prompts
+from base_models.base import Embeddings
 from base_models.pipelines import PipelineModel
 
 
@@ -51,7 +51,7 @@ class Flux(PipelineModel):
     @torch.no_grad()
     def encode_prompts(self, prompts):
         tokens, pooled, _ = self._encoded(prompts, prompts)
-        return Prompts(tokens.cpu(), pooled.cpu())
+        return Embeddings({"encoder_hidden_states": tokens.cpu(), "pooled_projections": pooled.cpu()})
 
     def sigmas(self, steps):
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -71,16 +71,16 @@ class Flux(PipelineModel):
 
     def predict(self, x, sigma, prompts):
         height, width = x.shape[-2:]
-        tokens = prompts.tokens.to(self.device, self.dtype)
+        embeddings = prompts.to(self.device, self.dtype)
+        text_length = embeddings["encoder_hidden_states"].shape[1]
         guidance = torch.full_like(sigma, self.config.guidance_scale) if self.embedded_guidance else None
         with self.autocast():
             velocity = self.network(
                 hidden_states=pack(x.to(self.dtype)),
                 timestep=sigma,
                 guidance=guidance,
-                encoder_hidden_states=tokens,
-                pooled_projections=prompts.pooled.to(self.device, self.dtype),
-                txt_ids=torch.zeros(tokens.shape[1], 3, device=self.device),
+                **embeddings,
+                txt_ids=torch.zeros(text_length, 3, device=self.device),
                 img_ids=position_ids(height, width, self.device),
                 return_dict=False,
             )[0]

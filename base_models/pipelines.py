@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from base_models.base import ADAPTER_FILE, POLICY, BaseModel
+from base_models.cpu_engine import quicken_decoder
 from base_models.requirements import missing_weights
 from training.files import sort_metadata
 
@@ -43,6 +44,8 @@ class PipelineModel(BaseModel):
         self.transformer = self.network = self.pipeline.transformer
         # Convolutions are faster so: decoding by a fifth on a processor with AVX-512.
         self.vae = self.pipeline.vae.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            quicken_decoder(self.vae.decoder)
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
         token = self.pipeline.vae_scale_factor * self.latent_patch

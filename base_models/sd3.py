@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import Prompts
+from base_models.base import Embeddings
 from base_models.pipelines import PipelineModel
 
 
@@ -17,7 +17,7 @@ class SD3(PipelineModel):
     @torch.no_grad()
     def encode_prompts(self, prompts):
         tokens, _, pooled, _ = self._encoded(prompts, prompts, prompts, do_classifier_free_guidance=False)
-        return Prompts(tokens.cpu(), pooled.cpu())
+        return Embeddings({"encoder_hidden_states": tokens.cpu(), "pooled_projections": pooled.cpu()})
 
     def sigmas(self, steps):
         scheduler = self.scheduler()
@@ -29,7 +29,6 @@ class SD3(PipelineModel):
             return self.network(
                 hidden_states=x.to(self.dtype),
                 timestep=sigma * 1000,
-                encoder_hidden_states=prompts.tokens.to(self.device, self.dtype),
-                pooled_projections=prompts.pooled.to(self.device, self.dtype),
+                **prompts.to(self.device, self.dtype),
                 return_dict=False,
             )[0].float()

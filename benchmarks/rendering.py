@@ -18,12 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import save_file
 
+from evaluation import images as stored_images
 from evaluation.configuration import EvaluationConfig, load_evaluation, roles
-from evaluation.measures import DIFFUSION_LOSS, KL
-from evaluation.score import COSTS, count_objects
+from evaluation.scores import COSTS, DIFFUSION_LOSS, KL
+from scenes.prompts import count_objects
 from scenes.prompts import read as read_prompts
 from training.command import set_threads
 from training.configuration import RunConfig, read_yaml
@@ -73,8 +72,8 @@ def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng)
     single = pd.concat([_suite_rows(run, suite, step, evaluation, rng) for step, suite in jobs])
     key = {name: getattr(run, name) for name in ("run", "base", "task", "method", "seed")}
     rows = [
-        {**key, "step": step, "suite": suite, "metric": metric, "role": role_of.get(metric, "unseen")}
-        | {"value": value, "n_images": 192}
+        {**key, "step": step, "suite": suite, "own": suite == task.suites[0], "metric": metric}
+        | {"role": role_of.get(metric, "unseen"), "value": value, "n_images": 192}
         for (step, suite, metric), value in single.groupby(["step", "suite", "metric"])["value"]
         .mean()
         .items()
@@ -84,8 +83,8 @@ def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng)
     }
     measured |= {(last, "training", m): 1.0 + rng.random() for m in COSTS}
     for (step, suite, metric), value in measured.items():
-        cell = {"step": step, "suite": suite, "metric": metric, "role": "cost", "value": value}
-        rows.append({**key, **cell, "n_images": 0})
+        cell = {"step": step, "suite": suite, "own": False, "metric": metric, "role": "cost"}
+        rows.append({**key, **cell, "value": value, "n_images": 0})
     steps = range(1, last + 1)
     history = pd.DataFrame(
         [(s, n, rng.random()) for s in steps for n in LOGGED], columns=["step", "name", "value"]
@@ -99,9 +98,11 @@ def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng)
     if run.seed == min(SEEDS):  # the pictures are of the first seed
         (folder / "images").mkdir(exist_ok=True)
         for step, suite in jobs:
-            n = len(read_prompts(Path(evaluation.suites[suite].prompts))) * evaluation.images_per_prompt
-            pixels = torch.randint(0, 256, (n, 32, 32, 3), dtype=torch.uint8)
-            save_file({"images": pixels}, folder / "images" / f"{suite}_{step:06d}.safetensors")
+            k = evaluation.images_per_prompt
+            n = len(read_prompts(Path(evaluation.suites[suite].prompts))) * k
+            pixels = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+            path = stored_images.path_of(folder / "images", suite, step)
+            stored_images.write(path, pixels, k=k, suite=suite, step=step, made_from="random numbers")
     return rows, single
 
 
@@ -113,16 +114,16 @@ def write_results(config: dict, results: Path) -> Path:
     pd.DataFrame([row for rows, _ in written for row in rows]).to_parquet(results / "scores.parquet")
     pd.concat([single for _, single in written]).to_parquet(results / "image_scores.parquet")
     settings = results / "rendering.yaml"
-    settings.write_text(to_yaml(rendering_settings(config, evaluation)))
+    settings.write_text(to_yaml(rendering_settings(config, evaluation).model_dump()))
     return settings
 
 
 def measure(results: Path, settings: Path) -> dict[str, tuple[float, float]]:
     """Wall and CPU seconds of each rendering; reading the stored files counts towards ``read``."""
-    from evaluation.figures.render import render_figures
-    from evaluation.pages import render_pages
-    from evaluation.report import check_instrument, judge_claims, render_tables
-    from evaluation.results import read
+    from reporting.draw import render_figures
+    from reporting.pages import render_pages
+    from reporting.report import check_instrument, judge_claims, render_tables
+    from reporting.results import read
 
     stored, seconds, judged = [], {}, results / "instrument.json"
     jobs = {

@@ -10,8 +10,8 @@ import pandas as pd
 from didactic import checks, map_figure, mixture
 from didactic.configuration import MixtureConfig, jobs_of_map
 from didactic.grid import ANY, AXES
-from evaluation.statistics import Interval, bootstrap_interval
-from evaluation.table_formats import Text, decimal, markdown
+from reporting.statistics import Interval, bootstrap_interval
+from reporting.table_formats import Text, decimal, markdown
 from training.files import replacing
 
 CLOSE = 1e-9

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from didactic import checks, mixture, theorem
 from didactic.configuration import MixtureConfig
-from evaluation.statistics import bootstrap_interval
-from evaluation.table_formats import Text, decimal, markdown
+from reporting.statistics import bootstrap_interval
+from reporting.table_formats import Text, decimal, markdown
 from training.files import replacing
 
 matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""``python -m evaluation COMMAND``: from a finished run to scores, verdicts, tables and figures."""
+"""``python -m evaluation COMMAND``: from a finished run to its scores."""
 
 from __future__ import annotations
 
@@ -9,116 +9,65 @@ from pathlib import Path
 from training.command import default_device, run_command, set_threads, start_quickly
 
 
-def _sample(arguments) -> None:
-    from evaluation.sample import sample_run
+def _evaluate(arguments) -> None:
+    from evaluation.evaluate import evaluate_run
 
-    set_threads(arguments.threads)
-    sample_run(arguments.folder, arguments.settings, arguments.out, arguments.device or default_device())
+    device = arguments.device or default_device()
+    evaluate_run(arguments.folder, arguments.settings, *_outputs(arguments), device)
+
+
+def _sample(arguments) -> None:
+    from evaluation.configuration import load_run_evaluation
+    from evaluation.sample import sample_run
+    from training.configuration import load_run
+
+    settings = load_run_evaluation(arguments.settings)
+    sample_run(arguments.folder, load_run(arguments.folder), settings, arguments.device or default_device())
 
 
 def _score(arguments) -> None:
+    from evaluation.configuration import load_run_evaluation
     from evaluation.score import score_run
+    from training.configuration import load_run
 
+    settings = load_run_evaluation(arguments.settings)
+    score_run(arguments.folder, load_run(arguments.folder), settings, *_outputs(arguments))
+
+
+def _outputs(arguments) -> tuple[Path, Path]:
+    return (
+        arguments.out or arguments.folder / "scores.parquet",
+        arguments.out_images or arguments.folder / "image_scores.parquet",
+    )
+
+
+def _called(arguments) -> None:
     set_threads(arguments.threads)
-    score_run(arguments.folder, arguments.images, arguments.settings, arguments.out, arguments.out_images)
-
-
-def _collect(arguments) -> None:
-    from evaluation.score import collect
-
-    collect(arguments.folders, arguments.out, arguments.out_images)
-
-
-def _results(arguments):
-    from evaluation.results import read
-
-    return read(arguments.scores, arguments.settings, arguments.images, arguments.mixture)
-
-
-def _tables(arguments) -> None:
-    from evaluation.report import render_tables
-
-    for path in render_tables(_results(arguments), arguments.out, arguments.instrument):
-        print(path)
-
-
-def _figures(arguments) -> None:
-    from evaluation.figures.render import render_figures
-
-    for path in render_figures(_results(arguments), arguments.out):
-        print(path)
-
-
-def _pages(arguments) -> None:
-    from evaluation.pages import render_pages
-
-    for path in render_pages(_results(arguments), arguments.out):
-        print(path)
-
-
-def _claims(arguments) -> None:
-    from evaluation.report import judge_claims
-
-    judge_claims(_results(arguments), arguments.claims, arguments.out, arguments.instrument)
-
-
-def _instrument(arguments) -> None:
-    from evaluation.report import check_instrument
-
-    check_instrument(_results(arguments), arguments.checks, arguments.out)
-
-
-def _tuning(arguments) -> None:
-    from evaluation.tuning import render
-
-    render(_results(arguments), arguments.checks, arguments.out)
+    arguments.command(arguments)
 
 
 def main() -> int:
     start_quickly()
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     commands = parser.add_subparsers(required=True)
-
-    def command(name: str, call, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text)
-        added.set_defaults(call=call)
-        return added
-
-    sample = command("sample", _sample, "seeded evaluation images of one run")
-    score = command("score", _score, "scores of one run's images")
-    for added in (sample, score):
-        added.add_argument("folder", type=Path, help="run folder")
-        added.add_argument("--settings", type=Path, required=True)
-        added.add_argument("--out", type=Path, required=True)
-        added.add_argument("--threads", type=int, default=1)
-    sample.add_argument("--device", help="default: the accelerator, if there is one")
-    score.add_argument("--images", type=Path, required=True)
-    collect = command("collect", _collect, "one table of the scores of many runs")
-    collect.add_argument("folders", type=Path, nargs="+", help="run folders")
-    collect.add_argument("--out", type=Path, required=True)
-    for added in (score, collect):
-        added.add_argument("--out-images", type=Path, required=True, help="scores of the single images")
-    judged = command("claims", _claims, "judge the papers' claims by stored scores")
-    judged.add_argument("--claims", type=Path, required=True)
-    checked = command("instrument", _instrument, "judge the suite itself by its controls")
-    tuned = command("tuning", _tuning, "the settings that were tried, and the cheapest that can be trusted")
-    for added in (checked, tuned):
-        added.add_argument("--checks", type=Path, required=True, help="thresholds and what claims need")
-    rendering = [checked, tuned, judged]
-    for name, call in (("tables", _tables), ("figures", _figures), ("pages", _pages)):
-        rendering.append(command(name, call, f"render {name} from stored scores"))
-    for added in rendering[2:4]:
-        added.add_argument("--instrument", type=Path, required=True, help="instrument.json")
-    for added in rendering:
-        added.add_argument("--scores", type=Path, required=True)
-        added.add_argument("--images", type=Path, help="scores of the single images; without: seeds alone")
-        added.add_argument("--mixture", type=Path, help="results of the Gaussian mixture, where it was run")
-        added.add_argument(
-            "--settings", type=Path, required=True, help="what to render, written by the workflow"
+    for name, call, text in (
+        ("evaluate", _evaluate, "sample one run's images and score them"),
+        ("sample", _sample, "seeded evaluation images of one run, into its folder's images/"),
+        ("score", _score, "scores of one run's images"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(call=_called, command=call)
+        command.add_argument("folder", type=Path, help="run folder")
+        command.add_argument(
+            "--settings", type=Path, required=True, help="results/config/evaluation/<task>.yaml"
         )
-        added.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    return run_command(arguments)
+        command.add_argument("--threads", type=int, default=1)
+        if call is not _score:
+            command.add_argument("--device", help="default: the accelerator, if there is one")
+        if call is not _sample:
+            command.add_argument("--out", type=Path, help="default: scores.parquet of the folder")
+            command.add_argument("--out-images", type=Path, help="scores of the single images")
+    return run_command(parser.parse_args())
 
 
 if __name__ == "__main__":

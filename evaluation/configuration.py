@@ -34,19 +34,38 @@ class SuiteConfig(_Settings):
         return list(dict.fromkeys([*self.metrics, *[self.accuracy] * bool(self.accuracy_by_count)]))
 
 
-class EvaluationConfig(_Settings):
+class _PerRun(_Settings):
+    """What holds for every run, whatever its task."""
+
     images_per_prompt: int = Field(ge=1)
     batch: int = Field(ge=1)
     features: str
-    gold: list[str] = []
-    instruments: list[list[str]] = Field(
-        [], description="scores of one instrument: where one is the proxy, the others are not unseen"
-    )
     kl_noise_level: float = Field(gt=0, description="of the SDE on which the KL from the base is measured")
     held_out_scenes: bool = Field(
         description="measure the diffusion loss on drawn scenes of the test prompts"
     )
+    keep_images: bool = Field(True, description="false: a run's images are deleted once it is scored")
+
+
+class EvaluationConfig(_PerRun):
+    gold: list[str] = []
+    instruments: list[list[str]] = Field(
+        [], description="scores of one instrument: where one is the proxy, the others are not unseen"
+    )
     suites: dict[str, SuiteConfig]
+
+
+class RunEvaluation(_PerRun):
+    """What one run's evaluation reads; the first suite is the task's own."""
+
+    suites: dict[str, SuiteConfig]
+    roles: dict[str, str] = Field(description="by metric; what is not named is unseen")
+    commits: dict[str, str] = Field({}, description="of the hub repositories that the metrics read")
+
+    @property
+    def own(self) -> str:
+        """The task's own suite, the only one on which snapshots are evaluated."""
+        return next(iter(self.suites))
 
 
 def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> EvaluationConfig:
@@ -72,34 +91,34 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
     return config
 
 
-def sampling_settings(config: EvaluationConfig, task: TaskConfig) -> dict:
-    """What decides the evaluation images of a task's runs, and nothing else."""
-    return {
-        "images_per_prompt": config.images_per_prompt,
-        "batch": config.batch,
-        "kl_noise_level": config.kl_noise_level,
-        "held_out_scenes": config.held_out_scenes,
-        "suites": task.suites,
-        "prompts": {name: config.suites[name].prompts for name in task.suites},
-    }
-
-
-def scoring_settings(config: EvaluationConfig, task: TaskConfig) -> dict:
-    """What decides the scores of given images of a task's runs, and nothing else."""
+def run_evaluation(config: EvaluationConfig, task: TaskConfig) -> RunEvaluation:
+    """What decides the evaluation of a task's runs, and nothing else."""
     suites = {name: config.suites[name] for name in task.suites}
-    own = task.suites[0]
-    suites[own] = suites[own].model_copy(
-        update={"metrics": [*suites[own].metrics, *added_metrics(task, config)]}
-    )
-    metrics = dict.fromkeys(metric for suite in suites.values() for metric in suite.scored())
-    plugins = [*map(rewards.get_class, metrics), get_features_class(config.features)]
-    return {
-        "images_per_prompt": config.images_per_prompt,
-        "features": config.features,
-        "suites": {name: suite.model_dump(mode="json") for name, suite in suites.items()},
-        "roles": roles(task, config),
-        **commits(plugins),
-    }
+    own = suites[task.suites[0]]
+    metrics = [*own.metrics, *added_metrics(task, config)]
+    suites[task.suites[0]] = own.model_copy(update={"metrics": metrics})
+    scored = dict.fromkeys(metric for suite in suites.values() for metric in suite.scored())
+    plugins = [*map(rewards.get_class, scored), get_features_class(config.features)]
+    shared = {name: getattr(config, name) for name in _PerRun.model_fields}
+    return RunEvaluation(**shared, suites=suites, roles=roles(task, config), commits=commits(plugins))
+
+
+def load_run_evaluation(path: Path) -> RunEvaluation:
+    """``results/config/evaluation/<task>.yaml``. Raises ``ConfigError`` naming file and key."""
+    return parse(RunEvaluation, read_yaml(path), str(path))
+
+
+def expected_base(config: EvaluationConfig, bases: list[str]) -> list[dict]:
+    """What the rewards themselves expect of untrained base models, each on the first suite that has it."""
+    first = {metric: name for name, suite in reversed(config.suites.items()) for metric in suite.metrics}
+    classes = {metric: rewards.get_class(metric) for metric in first}
+    return [
+        {"base": base, "suite": suite, "metric": metric, "value": reward.expected_base[base]}
+        | {"source": reward.expected_source}
+        for metric, suite in first.items()
+        for base in bases
+        if base in (reward := classes[metric]).expected_base
+    ]
 
 
 def added_metrics(task: TaskConfig, config: EvaluationConfig) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import POLICY, BaseModel, Prompts
+from base_models.base import POLICY, BaseModel, Embeddings
 from methods.maths.sde import flow_sde_step
 from processes.sampling import noise
 
@@ -19,13 +19,13 @@ LEVELS = 8  # noise shares of the diffusion loss
 @torch.no_grad()
 def kl_from_base(
     model: BaseModel,
-    prompts: Prompts,
+    prompts: Embeddings,
     initial: torch.Tensor,
     *,
     noise_level: float,
     rng: torch.Generator,
     batch: int,
-    empty: Prompts | None = None,
+    empty: Embeddings | None = None,
 ) -> float:
     """KL of the policy's stochastic denoising path from the base model's, in nats per image.
 
@@ -53,7 +53,7 @@ def kl_from_base(
 
 @torch.no_grad()
 def diffusion_loss(
-    model: BaseModel, prompts: Prompts, data: torch.Tensor, rng: torch.Generator, batch: int
+    model: BaseModel, prompts: Embeddings, data: torch.Tensor, rng: torch.Generator, batch: int
 ) -> float:
     """Flow-matching loss on ``data`` (N, ...), one latent per prompt, at evenly spread noise shares."""
     total = 0.0

@@ -1,31 +1,37 @@
 """Seeded evaluation images of a finished run, and what its adapter cost the base model.
 
-The same run id gives the same images and numbers.
+The same run id gives the same images and numbers. What lies there already and was made from the same adapter
+and settings is kept, so a job that was stopped goes on, and one that scores anew samples nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from base_models import open_base_model
-from base_models.base import BaseModel, Prompts
-from evaluation import measures
+from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
+from evaluation import images, measures
+from evaluation.configuration import RunEvaluation
 from evaluation.contact_sheet import contact_sheet
+from evaluation.scores import DIFFUSION_LOSS, KL
 from processes.sampling import decode, sample_ode
 from scenes.prompts import read as read_prompts
-from training.configuration import load_run, read_yaml
+from training.configuration import RunConfig
 from training.data import encode_scenes
-from training.files import replacing
+from training.files import replacing, sha256, write_json
 from training.seeding import generator
 
 SHEET_PROMPTS = 8
-MEASURES = "measures.parquet"
 
 
 def evaluation_noise(seed: int, suite: str, prompts: list[dict], per_prompt: int, shape) -> torch.Tensor:
@@ -38,95 +44,145 @@ def evaluation_noise(seed: int, suite: str, prompts: list[dict], per_prompt: int
     return torch.cat(noises)
 
 
-def adapters(folder: Path, iterations: int, snapshots: list[int]) -> dict[int, Path]:
+def adapters(folder: Path, config: RunConfig) -> dict[int, Path]:
     """Folder of the adapter of every evaluated step; the last is the finished run's."""
-    found = {step: folder / "snapshots" / f"step_{step:06d}" for step in snapshots}
-    return {**found, iterations: folder / "adapter"}
+    found = {step: folder / "snapshots" / f"step_{step:06d}" for step in config.snapshots}
+    return {**found, config.training.iterations: folder / "adapter"}
 
 
-def measure(
-    model: BaseModel, prompts: list[dict], embeddings: Prompts, settings: dict, empty: Prompts | None
-) -> dict[str, float]:
-    """KL from the base and diffusion loss of the loaded adapter on one image per test prompt of the task.
-
-    The random numbers are the same for all runs, so that their numbers differ by the adapters alone.
-    """
-    names = [p["prompt"] for p in prompts]
-    initial = evaluation_noise(0, "measures", prompts, 1, model.latent_shape).to(model.device)
-    found = {
-        measures.KL: measures.kl_from_base(
-            model,
-            embeddings,
-            initial,
-            noise_level=settings["kl_noise_level"],
-            rng=generator("kl from base", *names),
-            batch=settings["batch"],
-            empty=empty,
-        )
-    }
-    if settings["held_out_scenes"]:
-        data = encode_scenes(model, prompts, settings["batch"], "held-out data")
-        rng = generator("diffusion loss", *names)
-        found[measures.DIFFUSION_LOSS] = measures.diffusion_loss(
-            model, embeddings, data, rng, settings["batch"]
-        )
-    return found
+def planned(config: RunConfig, settings: RunEvaluation) -> list[tuple[int, str]]:
+    """Step and suite of every file of images: snapshots on the task's own suite, the last step on all."""
+    last = config.training.iterations
+    return [(step, settings.own) for step in config.snapshots] + [(last, suite) for suite in settings.suites]
 
 
-def to_bytes(images: torch.Tensor) -> torch.Tensor:
+def measures_file(out: Path, step: int) -> Path:
+    return out / f"measures_{step:06d}.json"
+
+
+def to_bytes(pixels: torch.Tensor) -> torch.Tensor:
     """Float (N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3) on the CPU."""
-    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
+    return (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
 
 
-def sample_run(folder: Path, settings: Path, out: Path, device: str = "cpu") -> None:
-    """Write ``out/<suite>_<step>.safetensors`` (uint8 N, H, W, 3), contact sheets of the last step, and
-    ``out/measures.parquet`` (step, metric, value, n_images).
+@dataclass
+class Sampler:
+    """A base model with what all evaluated steps of a run share: prompts, their embeddings, held-out data."""
 
-    Snapshots are sampled on the task's own suite only, the finished adapter on all its suites.
-    """
-    config, settings = load_run(folder), read_yaml(settings)
-    model = open_base_model(config.base_model, device)
-    suites, batch, per_prompt = (
-        settings["suites"],
-        settings["batch"],
-        settings["images_per_prompt"],
-    )
-    steps = adapters(folder, config.training.iterations, config.snapshots)
-    last = max(steps)
-    jobs = [(step, suite) for step in steps for suite in (suites if step == last else suites[:1])]
-    prompts_of = {suite: read_prompts(Path(settings["prompts"][suite])) for suite in suites}
-    embeddings_of = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in prompts_of.items()}
-    empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
-    model.release_text_encoders()
-    loaded, measured = None, []
-    with replacing(out) as temporary:
-        temporary.mkdir()
-        for step, suite in tqdm(jobs, desc=f"sampling {config.run}", unit="suite", mininterval=2):
-            if loaded != step:
-                model.load_lora(steps[step])
-                loaded = step
-            prompts, embeddings = prompts_of[suite], embeddings_of[suite]
-            if suite == suites[0]:
-                found = measure(model, prompts, embeddings, settings, empty)
-                measured += [(step, name, value, len(prompts)) for name, value in found.items()]
-            index = torch.arange(len(prompts)).repeat_interleave(per_prompt)
-            initial = evaluation_noise(config.seed, suite, prompts, per_prompt, model.latent_shape)
+    config: RunConfig
+    settings: RunEvaluation
+    device: str
+
+    @cached_property
+    def prompts(self) -> dict[str, list[dict]]:
+        return {name: read_prompts(Path(suite.prompts)) for name, suite in self.settings.suites.items()}
+
+    @cached_property
+    def model(self) -> BaseModel:
+        return open_base_model(self.config.base_model, self.device)
+
+    @cached_property
+    def _encoded(self) -> tuple[dict[str, Embeddings], Embeddings | None]:
+        model = self.model
+        embeddings = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in self.prompts.items()}
+        empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+        model.release_text_encoders()
+        return embeddings, empty
+
+    @cached_property
+    def held_out(self) -> torch.Tensor:
+        """Latents of scenes drawn for the prompts of the own suite."""
+        return encode_scenes(
+            self.model, self.prompts[self.settings.own], self.settings.batch, "held-out data"
+        )
+
+    def made_from(self, adapter: Path, suite: str, *more: Any) -> str:
+        """Digest of all that decides what an adapter gives on a suite."""
+        parts = [sha256(adapter / ADAPTER_FILE), sha256(Path(self.settings.suites[suite].prompts)), suite]
+        parts += [self.config.base_model.model_dump(mode="json"), self.config.weights, self.settings.batch]
+        return hashlib.sha256(json.dumps([*parts, *more], sort_keys=True).encode()).hexdigest()
+
+    def images(self, suite: str) -> Iterator[np.ndarray]:
+        """uint8 (H, W, 3) by the loaded adapter, as many of each prompt as the settings say."""
+        (embeddings, empty), prompts = self._encoded, self.prompts[suite]
+        model, k, batch = self.model, self.settings.images_per_prompt, self.settings.batch
+        for rows in torch.arange(len(prompts) * k).split(batch):
+            first, last = rows[0].item() // k, rows[-1].item() // k
+            own = prompts[first : last + 1]
+            initial = evaluation_noise(self.config.seed, suite, own, k, model.latent_shape)
             with model.using():
                 latents = sample_ode(
                     model,
-                    embeddings[index],
-                    initial.to(model.device),
+                    embeddings[suite][rows // k],
+                    initial[rows - first * k].to(model.device),
                     steps=model.config.evaluation_steps,
                     batch=batch,
                     empty=empty,
                 )
-            pixels = torch.cat([to_bytes(decode(model, z, batch)) for z in latents.split(batch)])
-            save_file({"images": pixels}, temporary / f"{suite}_{step:06d}.safetensors")
-            if step == last:
-                rows = pixels.numpy().reshape(len(prompts), per_prompt, *pixels.shape[1:])
-                spread = np.linspace(0, len(prompts) - 1, SHEET_PROMPTS).astype(int)
-                contact_sheet(rows[spread], [prompts[i]["prompt"] for i in spread]).save(
-                    temporary / f"{suite}.png"
-                )
-        table = pd.DataFrame(measured, columns=["step", "metric", "value", "n_images"])
-        table.to_parquet(temporary / MEASURES, index=False)
+            yield from to_bytes(decode(model, latents, batch)).numpy()
+
+    def measures(self) -> dict[str, float]:
+        """KL from the base and diffusion loss of the loaded adapter on one image per prompt of the own suite.
+
+        The random numbers are the same for all runs, so that their numbers differ by the adapters alone.
+        """
+        (embeddings, empty), model, own = self._encoded, self.model, self.settings.own
+        prompts, batch = self.prompts[own], self.settings.batch
+        names = [p["prompt"] for p in prompts]
+        initial = evaluation_noise(0, "measures", prompts, 1, model.latent_shape).to(model.device)
+        found = {
+            KL: measures.kl_from_base(
+                model,
+                embeddings[own],
+                initial,
+                noise_level=self.settings.kl_noise_level,
+                rng=generator("kl from base", *names),
+                batch=batch,
+                empty=empty,
+            )
+        }
+        if self.settings.held_out_scenes:
+            rng = generator("diffusion loss", *names)
+            found[DIFFUSION_LOSS] = measures.diffusion_loss(model, embeddings[own], self.held_out, rng, batch)
+        return found
+
+
+def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device: str = "cpu") -> None:
+    """Fill ``folder/images``: a file per suite and step, the measures of each step, and contact sheets of the
+    last step."""
+    out, steps = folder / "images", adapters(folder, config)
+    sampler, loaded = Sampler(config, settings, device), None
+    image_key = (config.seed, settings.images_per_prompt)
+    measure_key = ("measures", settings.kl_noise_level, settings.held_out_scenes)
+
+    def load(step: int) -> None:
+        nonlocal loaded
+        if loaded != step:
+            sampler.model.load_lora(steps[step])
+            loaded = step
+
+    sampled: dict[str, Path] = {}  # by what they were made from: adapters may be equal
+    measured: dict[str, dict[str, float]] = {}
+    jobs = planned(config, settings)
+    for step, suite in tqdm(jobs, desc=f"sampling {config.run}", unit="suite", mininterval=2):
+        path, key = images.path_of(out, suite, step), sampler.made_from(steps[step], suite, *image_key)
+        if images.made_from(path) != key:
+            if key not in sampled:
+                load(step)
+            pixels = images.stream(sampled[key]) if key in sampled else sampler.images(suite)
+            k = settings.images_per_prompt
+            images.write(path, pixels, k=k, suite=suite, step=step, made_from=key)
+        sampled[key] = path
+        if suite == settings.own:
+            path, key = measures_file(out, step), sampler.made_from(steps[step], suite, *measure_key)
+            if not path.exists() or json.loads(path.read_text())["made_from"] != key:
+                if key not in measured:
+                    load(step)
+                    measured[key] = sampler.measures()
+                write_json(path, {"made_from": key, "step": step, "measured": measured[key]})
+    for suite, prompts in sampler.prompts.items():
+        spread = np.linspace(0, len(prompts) - 1, SHEET_PROMPTS).astype(int)
+        path = images.path_of(out, suite, jobs[-1][0])
+        pixels = images.load(path, np.unique(spread), settings.images_per_prompt)
+        with replacing(out / f"{suite}.png") as temporary:
+            contact_sheet(pixels, [prompts[i]["prompt"] for i in np.unique(spread)]).save(temporary, "png")

@@ -5,159 +5,169 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 
 import rewards
-from evaluation.sample import MEASURES
+from evaluation import images
+from evaluation.configuration import RunEvaluation, SuiteConfig
+from evaluation.sample import measures_file, planned
+from evaluation.scores import COLUMNS, COSTS, DIVERSITY, IMAGE_COLUMNS, MODEL, RUN, TRAINING
 from methods.maths.diversity import group_diversity
 from rewards.features import get_features
+from scenes.prompts import count_objects
 from scenes.prompts import read as read_prompts
-from training.configuration import load_run, read_yaml
+from training.configuration import RunConfig
 from training.files import replacing
 
-COLUMNS = ["run", "base", "task", "method", "seed", "step", "suite", "metric", "role", "value", "n_images"]
 CHUNK_BYTES = 2**28  # of images that a reward is given at a time
-COSTS = {
-    "train_wall_seconds": "wall_seconds",
-    "train_cpu_seconds": "cpu_seconds",
-    "train_device_seconds": "device_seconds",
-    "peak_memory_mb": "peak_memory_mb",
-    "images_generated": "images_generated",
-    "reward_calls": "reward_calls",
-    "gradient_steps": "gradient_steps",
-}
+KEPT_BYTES = 2**26  # of a file's images that are kept between rewards; larger ones are read for each
+Scored = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
-def count_objects(prompt: dict) -> int:
-    return sum(item["count"] for item in prompt["include"])
-
-
-def _within(prompts: list[dict], bounds: list[int] | None) -> torch.Tensor:
+def _within(prompts: list[dict], bounds: tuple[int, int] | None) -> torch.Tensor:
     """Indices of the prompts whose number of objects lies in the inclusive range."""
     kept = [i for i, p in enumerate(prompts) if bounds is None or bounds[0] <= count_objects(p) <= bounds[1]]
     return torch.tensor(kept, dtype=torch.long)
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class ScoredFile:
     """Evaluation images of one suite at one step: k of each of n prompts."""
 
     path: Path
-    suite: dict  # the suite's settings
+    suite: SuiteConfig
     name: str
     step: int
     prompts: list[dict]
     k: int
 
+    @cached_property
+    def digest(self) -> tuple[str, str]:
+        """Equal for files that every reward scores alike."""
+        return self.name, images.digest(self.path)
+
+    @cached_property
+    def _kept(self) -> np.ndarray | None:
+        """All images uint8 (n * k, H, W, 3), where they are few enough to be kept."""
+        first = next(images.stream(self.path))
+        if first.nbytes * len(self.prompts) * self.k > KEPT_BYTES:
+            return None
+        return np.stack(list(images.stream(self.path)))
+
     def read(self, prompts: torch.Tensor) -> Iterator[tuple[torch.Tensor, list[dict]]]:
         """Images of these prompts (m,), float (c, 3, H, W) in [0, 1], with the prompt of each; as many at a
         time as a suite of photographs leaves memory for."""
-        with safe_open(self.path, "pt") as stream:
-            pixels = stream.get_tensor("images")
         rows = (prompts[:, None] * self.k + torch.arange(self.k)).flatten()
-        size = max(1, CHUNK_BYTES // (4 * pixels[0].numel()))
-        for chunk in rows.split(size):
-            images = pixels[chunk].permute(0, 3, 1, 2).float() / 255
-            yield images, [self.prompts[i] for i in (chunk // self.k).tolist()]
+        pixels = images.stream(self.path, rows.numpy()) if self._kept is None else iter(self._kept[rows])
+        image = next(images.stream(self.path)) if self._kept is None else self._kept[0]
+        for chunk in rows.split(max(1, CHUNK_BYTES // (4 * image.size))):
+            stacked = torch.from_numpy(np.stack([next(pixels) for _ in chunk]))
+            yield (
+                stacked.permute(0, 3, 1, 2).float() / 255,
+                [self.prompts[i] for i in (chunk // self.k).tolist()],
+            )
 
-    def metrics(self) -> list[tuple[str, str, list[int] | None]]:
+    def metrics(self) -> list[tuple[str, str, tuple[int, int] | None]]:
         """(metric, the reward that measures it, inclusive range of object counts or None for all)."""
-        found = [(metric, metric, self.suite["counts"]) for metric in self.suite["metrics"]]
-        counted = self.suite["accuracy_by_count"].items()
-        return found + [(metric, self.suite["accuracy"], bounds) for metric, bounds in counted]
+        found = [(metric, metric, self.suite.counts) for metric in self.suite.metrics]
+        counted = self.suite.accuracy_by_count.items()
+        return found + [(metric, self.suite.accuracy, bounds) for metric, bounds in counted]
 
 
-def score_files(files: list[ImageFile], features: str) -> list[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+def score_files(files: list[ScoredFile], features: str) -> list[Scored]:
     """For each file, by metric: indices of its prompts (m,) and values (m, k), or (m, 1) of a whole group.
 
-    Every reward is opened once and closed before the next: some take minutes and gigabytes.
+    Every reward is opened once and closed before the next: some take minutes and gigabytes. Files of equal
+    images are scored once.
     """
-    scored = [dict.fromkeys(metric for metric, _, _ in file.metrics()) for file in files]
+    different = {file.digest: file for file in reversed(files)}
+    scored: dict[tuple, Scored] = {
+        digest: dict.fromkeys(metric for metric, _, _ in file.metrics()) for digest, file in different.items()
+    }
     for name in dict.fromkeys(reward for file in files for _, reward, _ in file.metrics()):
         reward = rewards.get(name)
-        for file, results in zip(files, scored, strict=True):
+        for digest, file in different.items():
             wanted = [(metric, bounds) for metric, by, bounds in file.metrics() if by == name]
             for metric, bounds in wanted:
                 kept = _within(file.prompts, bounds)
-                parts = [reward(images, [p["prompt"] for p in of], of) for images, of in file.read(kept)]
-                results[metric] = kept, torch.cat(parts).double().reshape(len(kept), file.k)
+                parts = [reward(pixels, [p["prompt"] for p in of], of) for pixels, of in file.read(kept)]
+                scored[digest][metric] = kept, torch.cat(parts).double().reshape(len(kept), file.k)
         del reward
     if any(file.k > 1 for file in files):
         encoder = get_features(features)
-        for file, results in zip(files, scored, strict=True):
-            kept = _within(file.prompts, file.suite["counts"])
-            embedded = torch.cat([encoder(images) for images, _ in file.read(kept)])
+        for digest, file in different.items():
+            kept = _within(file.prompts, file.suite.counts)
+            embedded = torch.cat([encoder(pixels) for pixels, _ in file.read(kept)])
             grouped = embedded.reshape(len(kept), file.k, -1)
-            results["diversity"] = kept, group_diversity(grouped).double()[:, None]
-    return scored
+            scored[digest][DIVERSITY] = kept, group_diversity(grouped).double()[:, None]
+    return [scored[file.digest] for file in files]
 
 
-def _image_rows(step: int, suite: str, metric: str, prompts: torch.Tensor, values: torch.Tensor):
+def _image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, values: torch.Tensor):
     """One row per value; the image of a value that belongs to the whole group is -1."""
     m, k = values.shape
-    return pd.DataFrame(
-        {
-            "step": step,
-            "suite": suite,
-            "metric": metric,
-            "prompt": prompts.repeat_interleave(k).numpy(),
-            "image": torch.arange(k).repeat(m).numpy() if k > 1 else -1,
-            "value": values.flatten().numpy(),
-        }
-    )
+    columns = {
+        "run": run,
+        "step": file.step,
+        "suite": file.name,
+        "metric": metric,
+        "prompt": prompts.repeat_interleave(k).numpy(),
+        "image": torch.arange(k).repeat(m).numpy() if k > 1 else -1,
+        "value": values.flatten().numpy(),
+    }
+    return pd.DataFrame(columns, columns=IMAGE_COLUMNS)
 
 
-def score_run(folder: Path, images: Path, settings: Path, out: Path, out_images: Path) -> None:
-    """Write the run's scores and those of its single images.
-
-    ``out`` is tidy and holds what was measured at sampling and the costs as well; ``out_images`` has the
-    columns step, suite, metric, prompt, image, value.
-    """
-    config, settings = load_run(folder), read_yaml(settings)
-    roles = {**settings["roles"], "diversity": "diversity"}
-    key = {name: getattr(config, name) for name in ("run", "base", "task", "method", "seed")}
-    files = []
-    for path in sorted(images.glob("*.safetensors")):
-        name, step = path.stem.rsplit("_", 1)
-        suite = settings["suites"][name]
-        prompts = read_prompts(Path(suite["prompts"]))
-        files.append(ImageFile(path, suite, name, int(step), prompts, settings["images_per_prompt"]))
-    rows, single = [], []
-    for file, scored in zip(files, score_files(files, settings["features"]), strict=True):
-        for metric, (kept, values) in scored.items():
-            cell = {
-                "step": file.step,
-                "suite": file.name,
-                "metric": metric,
-                "role": roles.get(metric, "unseen"),
-            }
-            rows.append({**key, **cell, "value": values.mean().item(), "n_images": len(kept) * file.k})
-            single.append(_image_rows(file.step, file.name, metric, kept, values))
-    measured = pd.read_parquet(images / MEASURES)
-    rows += [{**key, "suite": "model", "role": "cost", **m} for m in measured.to_dict("records")]
+def _cost_rows(folder: Path, config: RunConfig, settings: RunEvaluation) -> list[dict]:
+    """What the adapters cost the base model at each evaluated step, and what training took."""
+    rows = []
+    for step in (step for step, suite in planned(config, settings) if suite == settings.own):
+        stored = json.loads(measures_file(folder / "images", step).read_text())
+        n = len(read_prompts(Path(settings.suites[settings.own].prompts)))
+        for metric, value in stored["measured"].items():
+            rows.append({"step": step, "suite": MODEL, "metric": metric, "value": value, "n_images": n})
     provenance = json.loads((folder / "provenance.json").read_text())
+    made = provenance["images_generated"]
     for metric, name in COSTS.items():
-        cost = {"step": config.training.iterations, "suite": "training", "metric": metric, "role": "cost"}
-        rows.append(
-            {**key, **cost, "value": float(provenance[name]), "n_images": provenance["images_generated"]}
+        cost = {"step": config.training.iterations, "suite": TRAINING, "metric": metric}
+        rows.append({**cost, "value": float(provenance[name]), "n_images": made})
+    return [{**row, "own": False, "role": "cost"} for row in rows]
+
+
+def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Path, out_images: Path) -> None:
+    """Write the run's scores and those of its single images (``evaluation.scores`` has the columns).
+
+    Raises:
+        ImageFileError: a file of images is missing or damaged.
+    """
+    key = {name: getattr(config, name) for name in RUN}
+    prompts = {name: read_prompts(Path(suite.prompts)) for name, suite in settings.suites.items()}
+    files = [
+        ScoredFile(
+            images.path_of(folder / "images", name, step),
+            settings.suites[name],
+            name,
+            step,
+            prompts[name],
+            settings.images_per_prompt,
         )
+        for step, name in sorted(planned(config, settings), key=lambda planned: planned[::-1])
+    ]
+    rows, single = [], []
+    for file, scored in zip(files, score_files(files, settings.features), strict=True):
+        cell = {"step": file.step, "suite": file.name, "own": file.name == settings.own}
+        for metric, (kept, values) in scored.items():
+            role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
+            value = {"value": values.mean().item(), "n_images": len(kept) * file.k}
+            rows.append({**key, **cell, "metric": metric, "role": role, **value})
+            single.append(_image_rows(config.run, file, metric, kept, values))
+    rows += [{**key, **row} for row in _cost_rows(folder, config, settings)]
     with replacing(out_images) as temporary:
         pd.concat(single, ignore_index=True).to_parquet(temporary, index=False)
     with replacing(out) as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_parquet(temporary, index=False)
-
-
-def collect(folders: list[Path], out: Path, out_images: Path) -> None:
-    """One table of all runs' scores, ordered by run, step, suite and metric, and one of their images."""
-    table = pd.concat([pd.read_parquet(f / "scores.parquet") for f in folders], ignore_index=True)
-    table = table.sort_values(["run", "step", "suite", "metric"], kind="stable").reset_index(drop=True)
-    images = [pd.read_parquet(f / "image_scores.parquet").assign(run=f.name) for f in folders]
-    columns = ["run", "step", "suite", "metric", "prompt", "image", "value"]
-    with replacing(out_images) as temporary:
-        pd.concat(images, ignore_index=True)[columns].to_parquet(temporary, index=False)
-    with replacing(out) as temporary:
-        table.to_parquet(temporary, index=False)

@@ -12,6 +12,7 @@ from methods.diffusion_nft import optimality
 from methods.flow_dpo import implicit_reward as preference_reward
 from methods.flow_dpo import preference_loss, preference_pairs
 from methods.flow_dppo import kept_rows, masked_policy_loss
+from methods.grpo_guard import normalised_log_ratio
 from methods.maths.best_of_n import best_of_n, best_of_n_kl
 from methods.maths.policy_loss import clipped_policy_loss, gaussian_kl
 from methods.maths.velocity import matching_error, velocity_kl
@@ -43,6 +44,32 @@ def flow_dppo_loss(i: dict) -> dict:
         "high_kl_share": (kl >= i["kl_threshold"]).double().mean(),
         "masked_share": (~kept).double().mean(),
     }
+
+
+def grpo_guard_loss(i: dict) -> dict:
+    mean, old_mean, std, dt = (_tensor(i[key]) for key in ("mean", "old_mean", "std", "dt"))
+    noise_std, step = std * (-dt).sqrt(), torch.tensor(i["step"])
+    plain = _tensor(i["log_prob"]) - _tensor(i["old_log_prob"])
+    log_ratio = normalised_log_ratio(plain, mean, old_mean, noise_std)
+
+    def loss(log_ratio):
+        return clipped_policy_loss(log_ratio, _tensor(i["advantages"]), i["clip_range"], i["advantage_clip"])
+
+    # The released script takes the drift's mean over the rows of a step as well.
+    drift = log_ratio / noise_std - plain
+    of_step = torch.stack([drift[step == number].mean() for number in step])
+    policy = (loss(log_ratio) / -dt).mean()
+    found = {
+        "log_ratio": log_ratio,
+        "ratio": log_ratio.exp(),
+        "policy_loss": policy,
+        "policy_loss_unweighted": loss(log_ratio).mean(),
+        "policy_loss_official_code": (loss(noise_std * (plain + of_step)) / -dt).mean(),
+    }
+    if "reference_mean" in i:
+        kl = gaussian_kl(mean, _tensor(i["reference_mean"]), _column(std, mean)).mean()
+        found |= {"kl": kl, "loss": policy + i.get("kl_coefficient", 0.0) * kl}
+    return found
 
 
 def crd_loss(i: dict) -> dict:
@@ -159,6 +186,7 @@ def best_of_n_estimate(i: dict) -> dict:
 
 FUNCTIONS: dict[str, Callable[[dict], dict]] = {
     "flow_dppo_loss": flow_dppo_loss,
+    "grpo_guard_loss": grpo_guard_loss,
     "crd_loss": crd_loss,
     "awm_loss": awm_loss,
     "flow_dpo_loss": flow_dpo_loss,

@@ -23,7 +23,9 @@ from methods.maths import sde
 from methods.maths.advantages import diversity_aware, group_advantages
 from methods.maths.diversity import group_diversity, nearest_distance
 from methods.maths.gate import GateShareController, gate, uncertainty
+from methods.maths.official_code import ReferenceClock, micro_batch_kl
 from methods.maths.policy_loss import clipped_policy_loss, gated_kl, gaussian_kl
+from rewards.geneval_rules import overall_score, shares_by_tag
 from rewards.ocr import ocr_reward
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
@@ -133,6 +135,62 @@ def diffusion_nft(i: dict) -> dict:
     return {"policy_loss": policy, "kl": kl, "loss": policy + i["kl_coefficient"] * kl}
 
 
+def _averages(i: dict, kl: torch.Tensor, unflagged: str) -> dict:
+    """The public code's average of a KL per row (N,), and those it is compared with."""
+    gated = torch.tensor(i["gate"], dtype=torch.bool)
+    counts = len(kl), int(gated.sum())
+    per_micro_batch = micro_batch_kl(kl, gated, torch.tensor(i["micro_batch"]), unflagged)
+    return {
+        "kl_per_sample": kl,
+        "kl_per_micro_batch": per_micro_batch,
+        "kl_official_code": per_micro_batch.mean(),
+        "kl_paper": gated_kl(kl, gated, *counts),
+        "kl_pooled": gated_kl(kl, gated, *counts, official_code=True),
+        "kl_all": kl.mean(),
+    }
+
+
+def kl_average_official_code(i: dict) -> dict:
+    kl = gaussian_kl(_tensor(i["mean"]), _tensor(i["reference_mean"]), _column(i["std"], i["mean"]))
+    return _averages(i, kl, "zero")
+
+
+def gardo_nft_kl(i: dict) -> dict:
+    kl = velocity_kl(_tensor(i["velocity"]), _tensor(i["reference_velocity"]))
+    found = _averages(i, kl, "all")
+    official = found["kl_official_code"]
+    return {**found, "kl_loss": i["kl_coefficient"] * official, "reset": bool(official > i["threshold"])}
+
+
+def gardo_reference_reset(i: dict) -> dict:
+    clock = ReferenceClock(i["variant"], i["threshold"])
+    found = {"reset": [], "threshold": []}
+    for epoch in i["kl"]:
+        found["reset"].append(clock.start_epoch())
+        found["threshold"].append(clock.threshold)
+        for kl in epoch:
+            clock.after_step(kl)
+    return found
+
+
+def _column(values: list, like: list) -> torch.Tensor:
+    """(N,) with as many dimensions as ``like``."""
+    return _tensor(values).reshape(-1, *[1] * (_tensor(like).dim() - 1))
+
+
+def geneval_overall(i: dict) -> dict:
+    tags, correct = i["tags"], [float(c) for c in i["correct"]]
+    prompts: dict[tuple, float] = {}
+    for tag, prompt, value in zip(tags, i["prompts"], correct, strict=True):
+        prompts[tag, prompt] = max(prompts.get((tag, prompt), 0.0), value)
+    return {
+        "per_tag": list(shares_by_tag(tags, correct).values()),
+        "overall": overall_score(tags, correct),
+        "image_mean": sum(correct) / len(correct),
+        "prompt_any": sum(prompts.values()) / len(prompts),
+    }
+
+
 def diversity(i: dict) -> dict:
     per_prompt = group_diversity(_tensor(i["features"]))
     return {"per_prompt": per_prompt, "diversity": per_prompt.mean()}
@@ -148,6 +206,10 @@ FUNCTIONS: dict[str, Callable] = {
     "clipped_policy_loss": clipped_policy_loss_and_kl,
     "ddrl_loss": ddrl_loss,
     "diffusion_nft_loss": diffusion_nft,
+    "kl_average_official_code": kl_average_official_code,
+    "gardo_nft_kl": gardo_nft_kl,
+    "gardo_reference_reset": gardo_reference_reset,
+    "geneval_overall": geneval_overall,
     "diversity": diversity,
     "ocr_reward": lambda i: {"reward": ocr_reward(i["prompt"], i["recognised"])},
     **baseline_cases.FUNCTIONS,

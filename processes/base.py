@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
-from base_models.base import POLICY, BaseModel, Prompts
+from base_models.base import POLICY, BaseModel, Embeddings
 from methods import Batch, ForwardBatch, Method, Needs, SupervisedBatch
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
 
     x: torch.Tensor
     sigma: torch.Tensor
-    prompts: Prompts | None
+    prompts: Embeddings | None
 
     def of(self, index: torch.Tensor) -> Inputs:
         """The states of a long or boolean index."""
@@ -50,8 +50,7 @@ class Inputs(NamedTuple):
         """The states of both, for one forward pass."""
         prompts = None
         if self.prompts is not None:
-            both = [(getattr(self.prompts, f.name), getattr(other.prompts, f.name)) for f in fields(Prompts)]
-            prompts = Prompts(*map(torch.cat, both))
+            prompts = Embeddings.join([self.prompts, other.prompts])
         return Inputs(torch.cat([self.x, other.x]), torch.cat([self.sigma, other.sigma]), prompts)
 
 
@@ -61,7 +60,7 @@ class Policies:
 
     model: BaseModel
     adaptive_reference: bool
-    empty: Prompts | None = None
+    empty: Embeddings | None = None
 
     def policy(self, at: Inputs) -> torch.Tensor:
         with self.model.using(POLICY):

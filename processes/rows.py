@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from base_models.base import Prompts
+from base_models.base import Embeddings
 from methods import DataBatch, Prepared
 from processes.base import Experience, Inputs, noised
 from processes.sampling import Trajectories, distinct
@@ -29,7 +29,7 @@ class ImageExperience(Experience):
     prepared: Prepared
     prompt_of: torch.Tensor
     share: slice
-    prompts: Prompts | None = None
+    prompts: Embeddings | None = None
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +44,7 @@ class ImageExperience(Experience):
     def groups(self, image: torch.Tensor) -> torch.Tensor:
         return self.prompt_of[self.share][image]
 
-    def embeddings(self, image: torch.Tensor) -> Prompts | None:
+    def embeddings(self, image: torch.Tensor) -> Embeddings | None:
         return None if self.prompts is None else self.prompts[self.groups(image)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from base_models.base import BaseModel, Prompts
+from base_models.base import BaseModel, Embeddings
 from methods.maths.sde import STEPS, Step
 
 DECODED_TOGETHER = 36  # images at most: the activations of more leave a processor's cache
@@ -98,14 +98,14 @@ def noise(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) ->
 @torch.no_grad()
 def sample_trajectories(
     model: BaseModel,
-    prompts: Prompts,
+    prompts: Embeddings,
     initial: torch.Tensor,
     transition: Transition,
     stochastic: range,
     noises: torch.Tensor,
     *,
     group: torch.Tensor | None = None,
-    empty: Prompts | None = None,
+    empty: Embeddings | None = None,
     keep_graph: bool = False,
 ) -> Trajectories:
     """Roll the policy out from ``initial`` (N, ...) in one batch: ``transition`` on the ``stochastic`` steps,
@@ -148,12 +148,12 @@ def sample_trajectories(
 @torch.no_grad()
 def sample_ode(
     model: BaseModel,
-    prompts: Prompts,
+    prompts: Embeddings,
     initial: torch.Tensor,
     *,
     steps: int,
     batch: int,
-    empty: Prompts | None = None,
+    empty: Embeddings | None = None,
 ) -> torch.Tensor:
     """Deterministic Euler sampling, latents (N, ...) from noise (N, ...)."""
     sigmas = model.sigmas(steps).to(model.device)

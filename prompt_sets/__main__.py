@@ -18,13 +18,15 @@ def _make(arguments) -> None:
 
 
 def _sums(arguments) -> None:
-    """Download every set with an unrecorded file and print the sums, to be checked and written down."""
+    """Download every set with a file of which no sum is recorded and print the sums."""
     for name, entry in load().items():
-        if any(file.sha256 is None for file in entry.files):
+        if any(not file.recorded for file in entry.files):
             prompts, unrecorded = fetch(name, entry)
             print(f"{name}: {len(prompts)} prompts")
-            for url, digest in unrecorded.items():
-                print(f"  sha256: {digest}  # of {url}")
+            for url, came in unrecorded.items():
+                print(f"  # {url}")
+                for kind, value in came.items():
+                    print(f"  {kind}: {value}")
 
 
 def _overlap(arguments) -> None:
@@ -46,7 +48,9 @@ def main() -> int:
     made.add_argument("name")
     made.add_argument("--out", type=Path, required=True)
     made.set_defaults(call=_make)
-    sums = commands.add_parser("sums", help="sha256 of every file for which none is recorded")
+    sums = commands.add_parser(
+        "sums", help="sha256 and git object id of every file for which none is recorded"
+    )
     sums.set_defaults(call=_sums)
     shared = commands.add_parser("overlap", help="test prompts whose text or composition is trained")
     shared.add_argument("train", help="a .jsonl, .json or .txt file, or a set's name")

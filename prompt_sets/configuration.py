@@ -6,7 +6,7 @@ import functools
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from prompt_sets.counting import GENERATED
 from prompt_sets.parsers import PARSERS
@@ -15,6 +15,7 @@ from training.files import sha256
 
 FILE = Path("config/prompt_sets.yaml")
 FOLDER = Path("results/prompts")
+SUMS = {"sha256": 64, "git_blob": 40}  # kinds of sums and their hexadecimal digits
 
 
 class _Settings(BaseModel):
@@ -22,10 +23,16 @@ class _Settings(BaseModel):
 
 
 class SourceFile(_Settings):
-    """One file of a set. ``sha256: null`` says that nobody has recorded it yet; such a set is not used."""
+    """One file of a set. Either sum identifies its content; without one the commit in the address does."""
 
     url: str = Field(description="address with {revision} in it, so that it names one version")
-    sha256: str | None
+    sha256: str | None = None
+    git_blob: str | None = Field(None, description="object id of the file in its commit's tree")
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """The sums that are written down, by kind."""
+        return {kind: value for kind in SUMS if (value := getattr(self, kind)) is not None}
 
     @field_validator("url")
     @classmethod
@@ -34,11 +41,12 @@ class SourceFile(_Settings):
             raise ValueError("an address needs {revision} in it")
         return value
 
-    @field_validator("sha256")
+    @field_validator(*SUMS)
     @classmethod
-    def _hexadecimal(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch("[0-9a-f]{64}", value):
-            raise ValueError("a sha256 is 64 hexadecimal digits, or null")
+    def _hexadecimal(cls, value: str | None, info: ValidationInfo) -> str | None:
+        digits = SUMS[info.field_name]
+        if value is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+            raise ValueError(f"a {info.field_name} is {digits} hexadecimal digits, or null")
         return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -23,15 +24,14 @@ class PromptSetError(ValueError):
     """A set that cannot be made; the message names the set and the file."""
 
 
-def download(url: str, target: Path, name: str) -> str:
-    """Stream ``url`` into ``target``; returns its sha256. Raises ``PromptSetError``."""
+def download(url: str, target: Path, name: str) -> None:
+    """Stream ``url`` into ``target``. Raises ``PromptSetError``."""
     where = f"prompt set {name!r}: {url}"
-    digest, received = hashlib.sha256(), 0
+    received = 0
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as stream, target.open("wb") as file:
             while chunk := stream.read(CHUNK):
                 file.write(chunk)
-                digest.update(chunk)
                 received += len(chunk)
             expected = stream.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
@@ -40,7 +40,17 @@ def download(url: str, target: Path, name: str) -> str:
         raise PromptSetError(f"{where}: cannot be read ({getattr(error, 'reason', None) or error})") from None
     if expected is not None and received != int(expected):
         raise PromptSetError(f"{where}: {received} of {expected} bytes came; try again")
-    return digest.hexdigest()
+
+
+def sums(path: Path) -> dict[str, str]:
+    """The sums of a file by kind: its sha256, and the object id that git gives its content."""
+    digests = {"sha256": hashlib.sha256(), "git_blob": hashlib.sha1(usedforsecurity=False)}
+    digests["git_blob"].update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            for digest in digests.values():
+                digest.update(chunk)
+    return {kind: digest.hexdigest() for kind, digest in digests.items()}
 
 
 def _parsed(path: Path, entry: PromptSetConfig, url: str, name: str) -> list[dict]:
@@ -50,20 +60,22 @@ def _parsed(path: Path, entry: PromptSetConfig, url: str, name: str) -> list[dic
         raise PromptSetError(f"prompt set {name!r}: {url}: {error}") from None
 
 
-def fetch(name: str, entry: PromptSetConfig) -> tuple[list[dict], dict[str, str]]:
-    """Prompts of a set, and the sha256 by address of the files for which none is recorded."""
+def fetch(name: str, entry: PromptSetConfig) -> tuple[list[dict], dict[str, dict[str, str]]]:
+    """Prompts of a set, and the sums by address of the files for which none is recorded."""
     prompts, unrecorded = [], {}
     for file, url in zip(entry.files, entry.urls(), strict=True):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
-            digest = download(url, path, name)
-            if file.sha256 is None:
-                unrecorded[url] = digest
-            elif digest != file.sha256:
-                raise PromptSetError(
-                    f"prompt set {name!r}: {url} is not the file that was recorded: {FILE} has sha256 "
-                    f"{file.sha256}, what came has {digest}"
-                )
+            download(url, path, name)
+            came = sums(path)
+            if not file.recorded:
+                unrecorded[url] = came
+            for kind, value in file.recorded.items():
+                if came[kind] != value:
+                    raise PromptSetError(
+                        f"prompt set {name!r}: {url} is not the file that was recorded: {FILE} has {kind} "
+                        f"{value}, what came has {came[kind]}"
+                    )
             prompts += _parsed(path, entry, url, name)
     if entry.unique:
         prompts = list({json.dumps(p, sort_keys=True): p for p in prompts}.values())
@@ -76,17 +88,21 @@ def fetch(name: str, entry: PromptSetConfig) -> tuple[list[dict], dict[str, str]
 
 
 def make(name: str, out: Path) -> None:
-    """Write the set as ``out`` (jsonl). Raises ``PromptSetError``, also where a sha256 is not recorded."""
+    """Write the set as ``out`` (jsonl). Raises ``PromptSetError``.
+
+    A file without a recorded sum is taken as its address names it; standard error says what came.
+    """
     if name not in names():
         raise PromptSetError(f"unknown prompt set {name!r}; valid: {', '.join(names())}")
     if name in GENERATED:
         prompts = GENERATED[name]()
     else:
         prompts, unrecorded = fetch(name, load()[name])
-        if unrecorded:
-            found = "\n".join(f"  sha256: {digest}  # of {url}" for url, digest in unrecorded.items())
-            raise PromptSetError(
-                f"prompt set {name!r}: {FILE} records no sha256. What came just now, {len(prompts)} prompts, "
-                f"has\n{found}\nCheck that it is what you want and write it there; nothing was kept."
+        for url, came in unrecorded.items():
+            found = ", ".join(f"{kind} {value}" for kind, value in came.items())
+            print(
+                f"prompt set {name!r}: {FILE} records no sum of {url}, which its commit alone identifies; "
+                f"what came has {found}",
+                file=sys.stderr,
             )
     write_text(out, "".join(json.dumps(p, sort_keys=True) + "\n" for p in prompts))

@@ -7,12 +7,9 @@ A parser takes the text of a file and returns prompts ``{"tag", "prompt", "inclu
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 
 from prompt_sets.coco import CLASSES
-
-_QUOTED = re.compile(r'"([^"]+)"')
 
 
 def _prompt(text: str, tag: str) -> dict:
@@ -20,7 +17,8 @@ def _prompt(text: str, tag: str) -> dict:
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
-    return [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    """Numbered lines that hold something. Only a newline ends one: prompts hold other separators."""
+    return [(n, line.strip()) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def lines(text: str) -> list[dict]:
@@ -29,9 +27,12 @@ def lines(text: str) -> list[dict]:
 
 
 def quoted_lines(text: str) -> list[dict]:
-    """One prompt per line, each with the text to be drawn in ASCII double quotes (Flow-GRPO's ``ocr``)."""
+    """One prompt per line, each with the text to be drawn in ASCII double quotes (Flow-GRPO's ``ocr``).
+
+    A quote that is never closed reaches to the line's end, as upstream's rule has it.
+    """
     for number, line in _lines(text):
-        if not _QUOTED.search(line):
+        if not line.partition('"')[2].strip(' "'):
             raise ValueError(f"line {number}: no text in double quotes: {line!r}")
     return [_prompt(line, "text") for _, line in _lines(text)]
 

@@ -63,6 +63,11 @@ class Reward(ABC):
         return {}
 
     @classmethod
+    def overall(cls, scores: torch.Tensor, metadata: list[dict]) -> float:
+        """One number for scores (N,) of N images, as the metric's authors state it: mostly their mean."""
+        return scores.double().mean().item()
+
+    @classmethod
     def made_of(cls) -> tuple[str, ...]:
         """Metrics that measure a part of the score: where it is the proxy, they are not unseen."""
         return ()
@@ -72,7 +77,15 @@ class Reward(ABC):
         """Raise ``ValueError`` for a prompt this reward cannot score. Called before any job starts."""
 
     def __call__(self, images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> torch.Tensor:
-        """Score and check: raises ``RewardError`` naming the reward and the prompt."""
+        """Score and check: raises ``RewardError`` naming the reward and the prompt.
+
+        Images that are not finite are a broken policy's; as bytes they would be ordinary ones.
+        """
+        if not torch.isfinite(images).all():
+            bad = int((~torch.isfinite(images)).flatten(1).any(1).nonzero()[0])
+            raise RewardError(
+                f"reward {self.name!r} was given an image that is not finite ({prompts[bad]!r})"
+            )
         with torch.inference_mode():
             scores = torch.as_tensor(self.score(images, prompts, metadata), dtype=torch.float32)
         if scores.shape != (len(images),):

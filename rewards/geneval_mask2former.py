@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from rewards.base import Reward
-from rewards.geneval_rules import Detections, check_include, correct
+from rewards.geneval_rules import Detections, check_include, correct, overall_score
 from rewards.published.mask2former import CLASSES, COLORS, Mask2FormerDetector
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # upstream: GenEval evaluate_images.py
@@ -39,6 +39,10 @@ class GenEvalMask2Former(Reward):
             if "color" in item:
                 self.detector.name_colors(image, found.get(item["class"], []), item["class"])
         return self.rule(found, prompt)
+
+    @classmethod
+    def overall(cls, scores, metadata):
+        return overall_score([prompt["tag"] for prompt in metadata], scores.tolist())
 
     @classmethod
     def check_prompts(cls, metadata):

@@ -123,6 +123,21 @@ def partial_score(by_class: Detections, prompt: dict) -> float:
     return sum(terms) / len(terms)
 
 
+def shares_by_tag(tags: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    """Mean score of the images of each tag, tags in order of first appearance."""
+    by_tag: dict[str, list[float]] = {}
+    for tag, score in zip(tags, scores, strict=True):
+        by_tag.setdefault(tag, []).append(score)
+    return {tag: sum(own) / len(own) for tag, own in by_tag.items()}
+
+
+def overall_score(tags: Sequence[str], scores: Sequence[float]) -> float:
+    """GenEval's published number: the mean of the tags' shares, however many images a tag has
+    (``summary_scores.py``)."""
+    shares = shares_by_tag(tags, scores)
+    return sum(shares.values()) / len(shares)
+
+
 def check_include(metadata: list[dict]) -> None:
     """Every prompt needs GenEval's ``include`` list."""
     for prompt in metadata:

@@ -1,8 +1,9 @@
 """OCR reward: can the quoted word of the prompt be read in the image?
 
 The rule is that of the public implementations (Flow-GRPO, GARDO): see ``ocr_reward``. The models are
-PP-OCRv4 as shipped in rapidocr-onnxruntime; the papers used PaddleOCR 2.9, which reads slightly otherwise.
-Photographs go through its text detector. The scenes of the embedded world are too small for it: a rule
+PP-OCRv4 (Chinese and English) as shipped in rapidocr-onnxruntime; the papers used the English models of
+PaddleOCR 2.9, and handed it RGB where it expects BGR, so single images read otherwise. Photographs go through
+the text detector, set as PaddleOCR sets it. The scenes of the embedded world are too small for it: a rule
 crops to the pastel sign; where there is none, the whole image is read.
 """
 
@@ -21,6 +22,14 @@ from rewards.published.images import to_uint8
 
 DETECTION_SIDE = 256  # ours: pixels of the shorter side from which the text detector finds lines
 _QUOTED = re.compile(r'"([^"]+)"')
+# PaddleOCR 2.9.1's defaults, which Flow-GRPO keeps; rapidocr's own are 736 ("min"), 0.5, 1.6 and dilation.
+DETECTOR = {
+    "det_limit_side_len": 960,
+    "det_limit_type": "max",
+    "det_box_thresh": 0.6,
+    "det_unclip_ratio": 1.5,
+    "det_use_dilation": False,
+}
 _UPSCALE = 3
 _HEIGHT, _NARROWEST = 48, 80  # pixels of the recogniser's input; narrower signs are padded (ours, the width)
 _TOGETHER = 8  # signs at most: the activations of more leave a processor's cache
@@ -28,11 +37,15 @@ _SIGN_CHROMA = 0.15  # pastel signs have a chroma of 0.36, backgrounds 0
 
 
 def target_text(prompt: str) -> str:
-    """The text between the first pair of double quotes. Raises ``ValueError`` where there is none."""
+    """The text between the first pair of double quotes; what follows a quote that is never closed.
+
+    Raises ``ValueError`` where there is none.
+    """
     match = _QUOTED.search(prompt)
-    if match is None or not match.group(1).strip():
+    text = match.group(1) if match else prompt.partition('"')[2]
+    if not text.strip(' "'):
         raise ValueError(f'the ocr reward needs a word in double quotes ("...") in the prompt {prompt!r}')
-    return match.group(1)
+    return text
 
 
 def ocr_reward(prompt: str, recognised: str) -> float:
@@ -98,7 +111,8 @@ class OCR(Reward):
         from rapidocr_onnxruntime import RapidOCR
 
         # upstream: without the classifier of upside-down lines (flow_grpo ocr.py)
-        return RapidOCR(use_cls=False, intra_op_num_threads=torch.get_num_threads(), inter_op_num_threads=1)
+        threads = {"intra_op_num_threads": torch.get_num_threads(), "inter_op_num_threads": 1}
+        return RapidOCR(use_cls=False, **DETECTOR, **threads)
 
     def read(self, images: torch.Tensor) -> list[str]:
         """Recognised text of float images (N, 3, H, W) in [0, 1]."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 import methods
 from base_models.base import BaseModelConfig
 from training.configuration import RunConfig, TaskTraining, TrainingConfig, load_run
-from training.resolve import CONFIG, resolve_run
+from training.resolve import CONFIG, grid_rows, resolve_run
 
 SECTIONS = ("base_model", "task_settings", "training", "parameters")
 MODELS = {"base_model": BaseModelConfig, "task_settings": TaskTraining, "training": TrainingConfig}
@@ -41,20 +41,31 @@ class Layer:
     """A file, and the part of it whose keys are those of one section of a run."""
 
     path: Path
-    section: tuple[str, ...] = ()
+    section: tuple[str | int, ...] = ()
 
     def found(self, keys: Sequence[str]) -> str | None:
         """The comment of the setting, empty if it has none; None where this layer does not set it."""
         text = self.path.read_text()
         node, line = yaml.compose(text), 0
         for key in (*self.section, *keys):
-            if not isinstance(node, yaml.MappingNode):
-                return None
-            entry = next(((k, v) for k, v in node.value if k.value == key), None)
+            entry = _entry(node, key)
             if entry is None:
                 return None
-            line, node = entry[0].start_mark.line, entry[1]
+            line, node = entry
         return text.splitlines()[line].partition("# ")[2].strip()
+
+
+def _entry(node: yaml.Node, key: str | int) -> tuple[int, yaml.Node] | None:
+    """Line and value of a key of a mapping, those merged into it included, or of a place in a list."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        return node.value[key].start_mark.line, node.value[key]
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    for name, value in node.value:
+        if name.value == key:
+            return name.start_mark.line, value
+    merged = (_entry(value, key) for name, value in node.value if name.value == "<<")
+    return next((entry for entry in merged if entry), None)
 
 
 def extended(folder: str, name: str) -> list[Path]:
@@ -64,25 +75,33 @@ def extended(folder: str, name: str) -> list[Path]:
     return [*(extended(folder, before) if before else []), path]
 
 
-def layers(run: RunConfig, main: Sequence[Path]) -> dict[str, list[Layer]]:
+def layers(run: RunConfig, main: Sequence[Path], row: int | None = None) -> dict[str, list[Layer]]:
     """For each section of a run the layers that may set it, the first overruled by those behind it.
 
     Args:
         main: the main config files, in the order in which they are laid on each other.
+        row: the run's place in the grid, whose own settings go over all others.
     """
+    grids = [path for path in main if "grid" in yaml.safe_load(path.read_text())]
     task, method, base = (
         extended(folder, name)
         for folder, name in (("tasks", run.task), ("methods", run.method), ("base_models", run.base))
     )
 
-    def part(files: Sequence[Path], *section: str) -> list[Layer]:
+    def part(files: Sequence[Path], *section: str | int) -> list[Layer]:
         return [Layer(path, section) for path in files]
+
+    def own(section: str) -> list[Layer]:
+        return [] if row is None else part(grids[-1:], "grid", row, section)
 
     return {
         "base_model": part(base) + part(task, "base_model"),
         "task_settings": part(task),
-        "training": part(task, "training") + part(method, "training") + part(main, "training"),
-        "parameters": part(method, "parameters") + part(main, "parameters"),
+        "training": part(task, "training")
+        + part(method, "training")
+        + part(main, "training")
+        + own("training"),
+        "parameters": part(method, "parameters") + part(main, "parameters") + own("parameters"),
     }
 
 
@@ -101,9 +120,11 @@ def _leaves(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield keys, value
 
 
-def explain(run: RunConfig, main: Sequence[Path], stored: RunConfig | None = None) -> list[Line]:
-    """One line per setting of the four layered sections, in the order of run.yaml."""
-    by_section, lines = layers(run, main), []
+def explain(
+    run: RunConfig, main: Sequence[Path], stored: RunConfig | None = None, row: int | None = None
+) -> list[Line]:
+    """One line per setting of the four layered sections, in the order of run.yaml. ``row``: in the grid."""
+    by_section, lines = layers(run, main, row), []
     before = dict(_leaves(stored.model_dump())) if stored else {}
     for section in SECTIONS:
         model = MODELS.get(section) or methods.get(run.algorithm).Config
@@ -149,6 +170,13 @@ def explain_run(name: str, main: Sequence[Path], config: dict, folder: Path) -> 
     if len(parts) != 4 or not parts[3].startswith("s") or not parts[3][1:].isdigit():
         raise ValueError(f"{name!r} is no run; valid: BASE__TASK__METHOD__sSEED, tiny-sd3__ocr__gardo__s1")
     base, task, method, seed = parts
-    run = resolve_run(base, task, method, int(seed[1:]), config)
+    rows = grid_rows(config) if "grid" in config else []
+    own = [
+        place
+        for place, row in enumerate(rows)
+        if (row.base, row.task) == (base, task) and method in row.methods and int(seed[1:]) in row.seeds
+    ]
+    place = own[0] if own else None
+    run = resolve_run(base, task, method, int(seed[1:]), config, rows[place] if own else None)
     stored = load_run(folder) if (folder / "run.yaml").exists() else None
-    return text(run, explain(run, main, stored))
+    return text(run, explain(run, main, stored, place))

@@ -123,27 +123,48 @@ def objects_factors(image: np.ndarray, found: list[Blob], prompt: dict) -> Facto
     return {"count": count, "shape": shape, "colour": color, "position": place, "background": background}
 
 
-def _match(dark: torch.Tensor, template: np.ndarray) -> tuple[float, tuple[int, int]]:
-    """Best normalised cross-correlation of the template in the darkness map, and its (top, left)."""
-    kernel = torch.from_numpy(template).double()[None, None]
-    centred = kernel - kernel.mean()
-    box = torch.full_like(kernel, 1 / kernel.numel())
-    mean, square = F.conv2d(dark, box), F.conv2d(dark**2, box)
-    spread = ((square - mean**2).clamp(min=1e-8) * kernel.numel()).sqrt()
-    scores = (F.conv2d(dark, centred) / (centred.norm() * spread))[0, 0]
+@functools.lru_cache(maxsize=4096)
+def _templates(text: str) -> list[np.ndarray]:
+    """The code as the world draws it; padding with the sign's own tone lets it lie up to a frame of two
+    pixels."""
+    templates = [np.pad(text_alpha(text, size), 1) for size in TEXT_SIZES]
+    return [t for t in templates if max(t.shape) <= IMAGE_SIZE]
+
+
+def _integral(values: np.ndarray) -> np.ndarray:
+    """Sums (H + 1, W + 1) over everything above and left of a corner."""
+    return np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+
+
+def _box_means(integral: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Mean over every box of this size, by its (top, left)."""
+    rows = integral[height:] - integral[:-height]
+    return (rows[:, width:] - rows[:, :-width]) / (height * width)
+
+
+def _match(
+    dark: np.ndarray, template: np.ndarray, sums: np.ndarray, squares: np.ndarray
+) -> tuple[float, tuple[int, int]]:
+    """Best normalised cross-correlation of the template in the darkness map, and its (top, left).
+
+    Args:
+        dark: float64 (H, W); ``sums`` and ``squares`` are integrals of it and of its square.
+    """
+    centred = template.astype(np.float64) - template.mean(dtype=np.float64)
+    mean, square = (_box_means(integral, *template.shape) for integral in (sums, squares))
+    spread = np.sqrt((square - mean**2).clip(min=1e-8) * template.size)
+    products = F.conv2d(torch.from_numpy(dark)[None, None], torch.from_numpy(centred)[None, None])
+    scores = products[0, 0].numpy() / (np.linalg.norm(centred) * spread)
     best = int(scores.argmax())
-    return float(scores.flatten()[best]), divmod(best, scores.shape[1])
+    return float(scores.flat[best]), divmod(best, scores.shape[1])
 
 
 def sign_factors(image: np.ndarray, prompt: dict) -> Factors:
     """Factors of one text scene's gold: the wanted code in ink on a clean sign of the wanted colour."""
     sign = prompt["sign"]
-    dark = torch.from_numpy(1 - image.mean(-1))[None, None]
-    # Padding with the sign's own tone lets the template lie up to a frame of two pixels.
-    templates = [np.pad(text_alpha(sign["text"], size), 1) for size in TEXT_SIZES]
-    matches = [
-        (*_match(dark, t), t) for t in templates if t.shape[0] <= IMAGE_SIZE and t.shape[1] <= IMAGE_SIZE
-    ]
+    dark = 1 - image.mean(-1)
+    integrals = _integral(dark), _integral(dark**2)
+    matches = [(*_match(dark, template, *integrals), template) for template in _templates(sign["text"])]
     legibility, (top, left), template = max(matches, key=lambda m: m[0])
     legibility = max(legibility, 0.0)
     height, width = template.shape
@@ -159,10 +180,11 @@ def sign_factors(image: np.ndarray, prompt: dict) -> Factors:
 def gold_factors(images: np.ndarray, prompts: list[dict]) -> list[Factors]:
     """What gold multiplies, image by image; arguments as of ``gold_reward``."""
     images = np.asarray(images, dtype=np.float64)
-    found = blobs(images, MIN_AREA)
+    objects = [i for i, prompt in enumerate(prompts) if "sign" not in prompt]
+    found = dict(zip(objects, blobs(images[objects], MIN_AREA), strict=True)) if objects else {}
     return [
-        sign_factors(image, prompt) if "sign" in prompt else objects_factors(image, items, prompt)
-        for image, items, prompt in zip(images, found, prompts, strict=True)
+        objects_factors(image, found[i], prompt) if i in found else sign_factors(image, prompt)
+        for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
     ]
 
 

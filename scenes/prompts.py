@@ -228,3 +228,8 @@ def read(path: Path) -> list[dict]:
     if not prompts:
         raise ValueError(f"{path}: holds no prompt")
     return prompts
+
+
+def count_objects(prompt: dict) -> int:
+    """Objects that a prompt asks for."""
+    return sum(item["count"] for item in prompt["include"])

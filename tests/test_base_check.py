@@ -4,26 +4,29 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 import rewards
-from evaluation import base_check
-from evaluation.base_check import AGREES, HIGH, LOW, UNKNOWN, check, markdown, verdict
-from evaluation.statistics import COLUMNS
+from evaluation.configuration import expected_base, load_evaluation
+from evaluation.scores import COLUMNS
+from reporting import base_check
+from reporting.base_check import AGREES, HIGH, LOW, UNKNOWN, CheckSettings, Recorded, check, markdown, verdict
+from reporting.layout import load_published
+from training.configuration import read_yaml
+from training.files import to_yaml
 
 CONFIG = Path(__file__).parents[1] / "config"
-SPEC = yaml.safe_load((CONFIG / "base_check.yaml").read_text())
-PUBLISHED = yaml.safe_load((CONFIG / "published.yaml").read_text())
+SPEC = CheckSettings(**read_yaml(CONFIG / "base_check.yaml"))
+PUBLISHED = load_published()
 
 
 def scores(base: str, values: dict[tuple[str, str], list[float]], task="ocr") -> pd.DataFrame:
     rows = [
-        (f"{base}__{task}__base__s{seed}", base, task, "base", seed, 0, suite, metric, "unseen", value, 10)
+        (f"{base}__{task}__base__s{seed}", base, task, "base", seed)
+        + (0, suite, suite == task, metric, "unseen", value, 10)
         for (suite, metric), by_seed in values.items()
         for seed, value in enumerate(by_seed)
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS[:1] + ["base", "task", "method", "seed", "step", *COLUMNS[6:]])
-    return frame
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_verdict(low, high, expected, tolerance, judged):
 
 
 def test_table_1_is_set_beside_the_real_model():
-    suites = {name: {"metrics": [m]} for name, m in (("geneval", "geneval"), ("drawbench", "gold"))}
+    recorded = Recorded(suites=["geneval", "drawbench"], scores=[])
     table = scores(
         "sd3.5-medium",
         {
@@ -51,7 +54,7 @@ def test_table_1_is_set_beside_the_real_model():
             ("drawbench", "deqa"): [1.0, 1.0, 1.0],
         },
     )
-    found = check(table, suites, SPEC, PUBLISHED).set_index("metric")
+    found = check(table, recorded, SPEC, PUBLISHED).set_index("metric")
     assert found["expected"]["geneval_mask2former"] == 0.63 and found["expected"]["diversity"] == 21.84
     assert found["mean"]["diversity"] == pytest.approx(22)
     verdicts = {"geneval_mask2former": AGREES, "aesthetic_v2": LOW, "diversity": AGREES, "deqa": UNKNOWN}
@@ -64,10 +67,15 @@ def test_table_1_is_set_beside_the_real_model():
 
 def test_the_embedded_world_is_judged_by_what_its_rewards_expect(monkeypatch):
     expected = rewards.get_class("geneval").expected_base["tiny-sd3"]
-    suites = {"geneval": {"metrics": ["geneval"]}, "counting": {"metrics": ["geneval", "gold"]}}
+    suites = {
+        name: {"prompts": f"resources/prompts/{name}_test.jsonl", "metrics": metrics}
+        for name, metrics in (("geneval", ["geneval"]), ("counting", ["geneval", "gold"]))
+    }
+    config = load_evaluation({"suites": suites})
+    recorded = Recorded(suites=list(suites), scores=expected_base(config, ["tiny-sd3"]))
     values = {("geneval", "geneval"): [expected], ("counting", "geneval"): [0.9], ("counting", "gold"): [0.5]}
     both = pd.concat([scores("tiny-sd3", values, task) for task in ("geneval", "counting")])
-    found = check(both, suites, SPEC, PUBLISHED)
+    found = check(both, recorded, SPEC, PUBLISHED)
     assert list(zip(found["suite"], found["verdict"], strict=True)) == [
         ("geneval", AGREES),
         ("counting", UNKNOWN),  # an expected value is for the first suite that holds the metric
@@ -79,7 +87,7 @@ def test_the_embedded_world_is_judged_by_what_its_rewards_expect(monkeypatch):
 
 def test_a_grid_without_a_base_row_says_so():
     with pytest.raises(ValueError, match="add the method 'base'"):
-        check(pd.DataFrame(), {}, SPEC, PUBLISHED)
+        check(pd.DataFrame(), Recorded(suites=[], scores=[]), SPEC, PUBLISHED)
 
 
 def test_rewards_and_table_1_expect_the_same():
@@ -92,7 +100,8 @@ def test_files_are_written(tmp_path, monkeypatch):
     expected = rewards.get_class("geneval").expected_base["tiny-sd3"]
     found = [expected - 0.01, expected + 0.01]
     scores("tiny-sd3", {("geneval", "geneval"): found}).to_parquet(tmp_path / "a.parquet")
-    (tmp_path / "scoring.yaml").write_text("suites: {geneval: {metrics: [geneval]}}")
+    known = {"base": "tiny-sd3", "suite": "geneval", "metric": "geneval", "value": expected, "source": "x"}
+    (tmp_path / "scoring.yaml").write_text(to_yaml({"suites": ["geneval"], "scores": [known]}))
     arguments = ["base_check", str(tmp_path / "a.parquet"), "--settings", str(tmp_path / "scoring.yaml")]
     arguments += [
         "--expected",

@@ -7,17 +7,19 @@ path, precision, image size and sequence length differ.
 import gc
 import shutil
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline
+from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional as F
 
 from base_models import attention, base, get_class, open_base_model
-from base_models.attention import short_attention
-from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig
+from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig, Embeddings
+from base_models.cpu_engine import FoldedUpsampling
 from base_models.flux import pack, position_ids, unpack
 from processes.sampling import sample_ode
 from tests.small_pipelines import save_flux, save_sd3
@@ -167,7 +169,8 @@ def test_bfloat16_keeps_lora_weights_and_the_autoencoder_in_float32(name, settin
         spread(m)
     assert {p.dtype for p in model.adapter_parameters().values()} == {torch.float32}
     assert {p.dtype for n, p in model.transformer.named_parameters() if "lora_" not in n} == {torch.bfloat16}
-    assert model.vae.dtype == torch.float32 and model.encode_prompts(PROMPTS).tokens.dtype == torch.bfloat16
+    embedded = model.encode_prompts(PROMPTS).tensors.values()
+    assert model.vae.dtype == torch.float32 and all(v.dtype == torch.bfloat16 for v in embedded)
     a, b = gradients(exact), gradients(model)
     assert {g.dtype for g in b.values()} == {torch.float32}
     together = [torch.cat([g.flatten() for g in x.values()]) for x in (a, b)]
@@ -231,46 +234,60 @@ def test_bf16_is_for_processors_with_instructions_for_it(capabilities, expected,
     assert base.has_bf16(torch.device("cuda"))
 
 
+def test_embeddings_keep_their_rows_together():
+    a, b = (Embeddings({"states": torch.rand(n, 2, 3), "ids": torch.arange(n)}) for n in (4, 2))
+    joined = Embeddings.join([a, b[torch.tensor([1])].expand(3)])
+    assert len(joined) == 7 and joined.tensors["ids"].tolist() == [0, 1, 2, 3, 1, 1, 1]
+    odd = joined[joined.tensors["ids"] % 2 == 1]
+    assert torch.equal(odd.tensors["states"][-1], b.tensors["states"][1]) and len(odd) == 5
+
+
 @pytest.mark.parametrize("length", [30, 32])
-def test_short_attention_is_attention(length):
+def test_attention_is_torchs(length):
     torch.manual_seed(0)
     exact = [torch.randn(6, 4, length, 16, requires_grad=True) for _ in range(3)]
     rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
 
-    def outcome(inputs):
-        out = F.scaled_dot_product_attention(*inputs)
+    def outcome(function, inputs):
+        out = function(*inputs)
         return [out, *torch.autograd.grad(out.square().sum(), inputs)]
 
-    wanted, torchs = outcome(exact), outcome(rounded)
-    with short_attention():
-        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(outcome(exact), wanted, strict=True))
-        ours = outcome(rounded)
-        causal = F.scaled_dot_product_attention(*exact, is_causal=True)
-    assert torch.equal(causal, F.scaled_dot_product_attention(*exact, is_causal=True))
+    wanted, torchs = (outcome(F.scaled_dot_product_attention, inputs) for inputs in (exact, rounded))
+    for value, truth in zip(outcome(attention.attention, exact), wanted, strict=True):
+        assert torch.allclose(value, truth, atol=1e-4)
+    ours = outcome(attention.attention, rounded)
     for value, other, truth in zip(ours, torchs, wanted, strict=True):
         assert value.dtype == torch.bfloat16
         assert (value - truth).norm() < 2 * (other - truth).norm()  # of the same order
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_diffusers_calls_short_attention_where_it_is_wanted(name, settings, monkeypatch):
+def test_only_the_merged_copy_and_its_thread_see_our_attention(name, settings, monkeypatch):
     model = open_base_model(settings(name, merged_dtype="bfloat16"))
     model.add_adapter()
-    calls, ours = [], attention.attention
+    ours, torchs, seen = attention.attention, F.scaled_dot_product_attention, []
 
-    def counted(*arguments, **options):
-        calls.append(len(arguments))
-        return ours(*arguments, **options)
+    def watched(*inputs):
+        with ThreadPoolExecutor(max_workers=1) as other:
+            seen.append(other.submit(lambda: F.scaled_dot_product_attention).result())
+        return ours(*inputs)
 
-    monkeypatch.setattr(attention, "attention", counted)
+    monkeypatch.setattr(attention, "attention", watched)
     prompts, x, sigma = model.encode_prompts(PROMPTS), initial(model), WHOLE["sigma"]
     with model.using(POLICY), torch.no_grad():
         model.predict(x, sigma, prompts)
-    assert calls
-    calls.clear()
+        assert seen and all(function is torchs for function in seen)
+    seen.clear()
     with torch.no_grad():
         model.predict(x, sigma, prompts)  # in the precision of the checkpoint
-    assert not calls
+    assert not seen
+
+
+def test_folded_upsampling_is_upsampling_and_a_convolution():
+    torch.manual_seed(0)
+    layer = Upsample2D(6, use_conv=True, out_channels=6).double()
+    x = torch.randn(3, 6, 5, 4, dtype=torch.float64)
+    assert torch.allclose(FoldedUpsampling(layer.conv)(x), layer(x), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -283,7 +300,9 @@ def test_gradients_reach_the_adapter_through_the_merged_copy(name, settings, mer
 
     def gradient(velocity):
         target = torch.ones_like(velocity)
-        found = torch.autograd.grad((velocity - target).square().mean(), parameters)
+        # The last layer's query of the text is not computed, which is a gradient of zero.
+        loss = (velocity - target).square().mean()
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
         return torch.cat([g.flatten() for g in found])
 
     exact = gradient(model.velocity(x, sigma, prompts, prompts[torch.tensor([0])]))

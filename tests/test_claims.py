@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.claim_tests import MIXTURE, Claims, ClaimTest, load
-from evaluation.claims import NO_INSTRUMENT, combine, evaluate, judge, write
-from evaluation.evidence import Evidence, evidence_of
-from evaluation.image_scores import Images
+from evaluation.scores import Images, Scores
+from reporting.claim_tests import MIXTURE, Claims, ClaimTest, load
+from reporting.claims import NO_INSTRUMENT, combine, evaluate, judge, write
+from reporting.evidence import Evidence, evidence_of
 from training.configuration import ConfigError, read_yaml
 
 CLAIMS = Path("config/claims.yaml")
@@ -33,6 +33,7 @@ def make_scores(base_model="b", task="ocr", **methods: dict[str, float]) -> pd.D
                 suite = "model" if metric == "diffusion_loss" else task
                 key = {"run": f"{base_model}__{task}__{method}__s{seed}", "base": base_model, "task": task}
                 cell = {"method": method, "seed": seed, "step": 9, "suite": suite, "metric": metric}
+                cell["own"] = suite == task
                 role = "cost" if suite == "model" else "unseen"
                 rows.append({**key, **cell, "role": role, "value": value + 0.001 * seed, "n_images": 8})
     return pd.DataFrame(rows)
@@ -57,8 +58,8 @@ def judged(
     stated = stated.model_copy(update={"claims": {name: stated.claims[name]}})
     history = pd.DataFrame(columns=HISTORY) if history is None else history
     proxies = {"ocr": "ocr", "counting": "accuracy_1_9"}
-    suites, bases = {t: t for t in proxies}, list(dict.fromkeys(scores["base"]))
-    blocks = evidence_of(scores, images or {}, history, proxies, suites, bases)
+    bases = list(dict.fromkeys(scores["base"]))
+    blocks = evidence_of(Scores(scores, images or {}), history, proxies, bases)
     return evaluate(stated, blocks, mixture, instrument)
 
 
@@ -301,7 +302,7 @@ def test_every_claim_of_the_papers_has_an_entry(tmp_path):
         marked = "by construction" if entry["id"] == "G6" else "inconclusive"
         assert keys <= set(entry) and entry["verdict"] == marked
     history = pd.concat([make_history(**CURVES), KL])
-    blocks = evidence_of(make_scores(**WORLD), {}, history, {"ocr": "ocr"}, {"ocr": "ocr"}, ["b"])
+    blocks = evidence_of(Scores(make_scores(**WORLD)), history, {"ocr": "ocr"}, ["b"])
     write(blocks, None, CLAIMS, tmp_path / "claims.md")
     text = (tmp_path / "claims.md").read_text()
     assert "Δ-Vote" in text or "no task has what every test needs" in text

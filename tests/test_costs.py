@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
-from evaluation import costs, origin
+from evaluation.scores import COSTS, Scores
+from reporting import costs, origin
+from reporting.layout import load_layout
 
 
 def provenance(seconds: float, dirty: bool | None = False, memory: float = 900.0) -> dict:
@@ -22,8 +24,19 @@ def provenance(seconds: float, dirty: bool | None = False, memory: float = 900.0
 RUNS = {"b__t__grpo__s1": provenance(1800), "b__t__gardo__s1": provenance(5400, dirty=True, memory=1000.0)}
 
 
+def scores(runs) -> Scores:
+    """What scoring writes of a run's cost."""
+    rows = [
+        (run, "training", metric, "cost", float(provenance[name]))
+        for run, provenance in runs.items()
+        for metric, name in COSTS.items()
+    ]
+    return Scores(pd.DataFrame(rows, columns=["run", "suite", "metric", "role", "value"]))
+
+
 def test_every_run_has_its_cost_and_its_origin(tmp_path):
-    costs.render(costs.per_run(RUNS), origin.sentence(RUNS), tmp_path)
+    layout = load_layout()
+    costs.render(costs.per_run(scores(RUNS), RUNS, layout), layout, origin.sentence(RUNS), tmp_path)
     table = pd.read_csv(tmp_path / "cost_runs.csv").set_index("run")
     assert list(table["wall_hours"]) == [0.5, 1.5]
     assert table.loc["b__t__gardo__s1", ["cpu_hours", "device_hours"]].tolist() == [3.0, 6.0]

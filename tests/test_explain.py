@@ -62,6 +62,30 @@ def test_a_run_made_with_another_value_says_so(smoke, tmp_path):
     assert told.count("the run was made with") == 1 and "^ the run was made with 0.5" in told
 
 
+def test_a_setting_of_the_grids_row_is_found_there(tmp_path):
+    main = tmp_path / "main.yaml"
+    rows = "\n".join(
+        [
+            "- {base: tiny-sd3, task: ocr, methods: [grpo]}",
+            "- base: tiny-sd3",
+            "  task: ocr",
+            "  methods: [gardo]",
+            "  parameters:",
+            "    beta: 0.07  # upstream: its file",
+            "  training: &row",
+            "    noise_level: 0.5  # ours: row",
+            "- {base: tiny-sd3, task: counting, methods: [gardo], training: {<<: *row}}",
+        ]
+    )
+    main.write_text(f"seeds: [1]\nparameters: {{beta: 0.01}}\ngrid:\n{rows}\n")
+    config = read_yaml(main)
+    told = explain_run("tiny-sd3__ocr__gardo__s1", [main], config, tmp_path).splitlines()
+    assert [line.split()[1:3] for line in told if line.startswith("parameters.beta")] == [["0.07", str(main)]]
+    assert any(line.endswith("upstream: its file") for line in told)
+    merged = explain_run("tiny-sd3__counting__gardo__s1", [main], config, tmp_path)
+    assert "ours: row" in merged and "0.01" in merged
+
+
 def test_the_command_explains_a_run_or_names_what_is_valid():
     command = [sys.executable, "-m", "runs", "explain", "--configfile", "config/smoke.yaml"]
     done = subprocess.run([*command, RUN], capture_output=True, text=True)

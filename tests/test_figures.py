@@ -1,16 +1,17 @@
 """Figures from synthetic data: files, panels, what is drawn, and errors that say what is wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import save_file
 
-from evaluation.comparison import change_from_base
-from evaluation.figures import bars, curves, samples, style, tradeoff, turn
-from evaluation.image_scores import Images
-from evaluation.measures import KL
-from evaluation.statistics import last_step
-from evaluation.trajectories import windowed
+from evaluation import images as stored_images
+from evaluation.scores import COLUMNS, KL, Images, Scores, last_step
+from reporting import figure_style as style
+from reporting.comparison import change_from_base
+from reporting.figures import bars, curves, samples, tradeoff, turn
+from reporting.trajectories import windowed
 
 LABELS = {"base": "base model", "grpo": "GRPO β=0", "gardo": "GARDO"}
 TASKS = ("geneval", "ocr")
@@ -25,15 +26,14 @@ def scores(seeds=3, steps=(10, 20)) -> pd.DataFrame:
                     key = (f"b__{task}__{method}__s{seed}", "b", task, method, seed, step)
                     hack = step * (method == "grpo") / 100
                     proxy, gold, noise = 0.4 + step / 100, 0.5 + step / 200 - hack, rng.normal(0, 0.01, 4)
-                    rows.append((*key, task, task, "proxy", proxy + noise[0], 8))
-                    rows.append((*key, task, "gold", "gold", gold + noise[1], 8))
-                    rows.append((*key, task, "vit", "unseen", 10 * (1 - 2 * hack) + noise[2], 8))
-                    rows.append((*key, "other", "clip", "unseen", 0.3 - hack + noise[3], 8))
-                    rows.append((*key, task, "diversity", "diversity", 0.2 - hack / 4, 8))
-                    rows.append((*key, "model", KL, "cost", step**2 * 0.1, 8))
-                rows.append((*key[:5], max(steps), "training", "images_generated", "cost", 640.0, 0))
-    columns = "run base task method seed step suite metric role value n_images".split()
-    return pd.DataFrame(rows, columns=columns)
+                    rows.append((*key, task, True, task, "proxy", proxy + noise[0], 8))
+                    rows.append((*key, task, True, "gold", "gold", gold + noise[1], 8))
+                    rows.append((*key, task, True, "vit", "unseen", 10 * (1 - 2 * hack) + noise[2], 8))
+                    rows.append((*key, "other", False, "clip", "unseen", 0.3 - hack + noise[3], 8))
+                    rows.append((*key, task, True, "diversity", "diversity", 0.2 - hack / 4, 8))
+                    rows.append((*key, "model", False, KL, "cost", step**2 * 0.1, 8))
+                rows.append((*key[:5], max(steps), "training", False, "images_generated", "cost", 640.0, 0))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def history(seeds=2) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def test_over_optimisation_is_over_the_kl_from_the_base(tmp_path):
     assert figure.axes[0].get_xscale() == "function" and len(figure.axes) == 2 * len(TASKS)
     # A planted task is measured on the suite of the task that it changes.
     planted = data[data["task"] == "ocr"].replace({"task": {"ocr": "planted"}})
-    gold = tradeoff.over_optimisation(planted, tmp_path / "p", LABELS, suites={"planted": "ocr"}).axes[1]
+    gold = tradeoff.over_optimisation(planted, tmp_path / "p", LABELS).axes[1]
     assert len(gold.lines[0].get_ydata()) == 3
     with pytest.raises(style.NothingToDraw, match=KL):
         tradeoff.over_optimisation(data[data["metric"] != KL], tmp_path / "x", LABELS)
@@ -189,17 +189,19 @@ def test_accuracy_by_count_and_diversity(tmp_path):
         for seed in range(2):
             run = f"b__counting__{method}__s{seed}"
             for metric, kept in (("accuracy_1_9", [0, 1, 2]), ("accuracy_10", [3])):
-                rows.append((run, "b", "counting", method, seed, 5, "counting", metric, "unseen", 0.5, 8))
+                rows.append(
+                    (run, "b", "counting", method, seed, 5, "counting", True, metric, "unseen", 0.5, 8)
+                )
                 values = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.5, 0.5]])[kept]
                 images[(run, 5, "counting", metric)] = Images(np.array(kept), values)
     data = pd.DataFrame(rows, columns=scores().columns)
-    figure = bars.accuracy_by_count(data, images, counts, tmp_path / "counting", LABELS)
+    figure = bars.accuracy_by_count(Scores(data, images), counts, tmp_path / "counting", LABELS)
     check_files(tmp_path / "counting")
     points = figure.axes[0].containers[0].lines[0]
     assert points.get_ydata() == pytest.approx([0.75, 0.0, 0.5])
     with pytest.raises(style.NothingToDraw, match="counting"):
-        bars.accuracy_by_count(scores(), images, counts, tmp_path / "x", LABELS)
-    figure = bars.diversity(scores(), {}, tmp_path / "diversity", LABELS, {t: t for t in TASKS})
+        bars.accuracy_by_count(Scores(scores(), images), counts, tmp_path / "x", LABELS)
+    figure = bars.diversity(Scores(scores()), tmp_path / "diversity", LABELS)
     check_files(tmp_path / "diversity")
     shown = [c.lines[0].get_xdata()[0] for c in figure.axes[0].containers]
     assert shown == pytest.approx([20, 15, 20])
@@ -208,17 +210,16 @@ def test_accuracy_by_count_and_diversity(tmp_path):
 @pytest.fixture
 def pictured(tmp_path):
     """Runs with random images and the scores of each: proxy 1 for the first image of all prompts."""
-    import torch
-
     prompts, rows, images = [{"prompt": f"a red {i} on grey"} for i in range(4)], [], {}
     for method, steps in {"base": [0], "grpo": [5, 10], "gardo": [5, 10]}.items():
         run = f"b__ocr__{method}__s1"
         folder = tmp_path / "runs" / run / "images"
         folder.mkdir(parents=True)
         for step in steps:
-            pixels = torch.randint(0, 256, (8, 6, 6, 3), dtype=torch.uint8)
-            save_file({"images": pixels}, folder / f"ocr_{step:06d}.safetensors")
-            rows.append((run, "b", "ocr", method, 1, step, "ocr", "ocr", "proxy", 0.5, 8))
+            pixels = np.random.default_rng(step).integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
+            path = stored_images.path_of(folder, "ocr", step)
+            stored_images.write(path, pixels, k=2, suite="ocr", step=step, made_from="numbers")
+            rows.append((run, "b", "ocr", method, 1, step, "ocr", True, "ocr", "proxy", 0.5, 8))
             for metric in ("ocr", "aesthetic", "gold"):
                 values = np.tile([1.0, 0.0] if metric == "ocr" else [0.0, 1.0], (4, 1))
                 images[(run, step, "ocr", metric)] = Images(np.arange(4), values)
@@ -227,14 +228,17 @@ def pictured(tmp_path):
 
 def test_samples_show_every_method_step_and_the_most_uncertain(pictured, tmp_path):
     data, runs, images, prompts = pictured
-    spec = {"methods": ["base", "grpo", "absent", "gardo"], "prompts": 3, "images_per_method": 2, "images": 2}
+    methods = ["base", "grpo", "absent", "gardo"]
     common = ("ocr", prompts, LABELS)
-    figure = samples.sample_grid(data, runs, *common, spec, tmp_path / "grid")
+    grid = samples.SampleGrid(methods=methods, prompts=3, images_per_method=2)
+    figure = samples.sample_grid(data, runs, *common, grid, tmp_path / "grid")
     check_files(tmp_path / "grid")
     assert len(figure.axes) == 3 * 3 and figure.axes[0].get_title() == "base model"
-    figure = samples.sample_steps(data, runs, *common, spec, tmp_path / "steps")
+    steps = samples.SampleSteps(methods=methods, prompts=3)
+    figure = samples.sample_steps(data, runs, *common, steps, tmp_path / "steps")
     assert [ax.get_title() for ax in figure.axes[:3]] == ["step 0", "step 5", "step 10"]
-    gate = {"proxy": "ocr", "auxiliary": ["aesthetic"]}
+    gate = SimpleNamespace(proxy="ocr", auxiliary=["aesthetic"])
+    spec = samples.Uncertain(methods=methods, images=2)
     figure = samples.most_uncertain(data, runs, images, *common, gate, spec, tmp_path / "gate")
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:4] == ["U = 0.50", "U = 0.50", "U = −0.50", "U = −0.50"] and len(titles) == 2 * 2 * 3
@@ -242,7 +246,7 @@ def test_samples_show_every_method_step_and_the_most_uncertain(pictured, tmp_pat
     with pytest.raises(style.NothingToDraw, match="no single-image scores of ocr and aesthetic"):
         samples.most_uncertain(data, runs, {}, *common, gate, spec, tmp_path / "x")
     with pytest.raises(style.NothingToDraw, match="absent"):
-        samples.load_images(runs / "b__ocr__grpo__s1", "ocr", 99, 4)
+        samples.load_images(runs / "b__ocr__grpo__s1", "ocr", 99, np.arange(4))
 
 
 def test_one_seed_one_task_any_names(tmp_path):

@@ -85,7 +85,8 @@ def test_a_job_is_the_same_with_and_without_a_server(served, folder, request, mo
     done = subprocess.run(**given, input="typed", capture_output=True)
     assert done.returncode == 3
     assert done.stdout == f"['3', 'two words'] {folder} red\n{not served} {served}\ntyped\n"
-    assert done.stderr == "to standard error\n"
+    announced, *said = done.stderr.splitlines()
+    assert announced.startswith("--- 20") and said == ["to standard error"]
 
 
 @pytest.mark.parametrize("server", [fork_server.LIBRARIES], indirect=True, ids=["all libraries"])
@@ -107,6 +108,14 @@ def started_sleeping(folder: Path) -> tuple[subprocess.Popen, int]:
     process = int(told.read_text())
     assert process != client.pid and exists(process)
     return client, process
+
+
+def test_ps_says_what_a_job_does(server, folder):
+    client, process = started_sleeping(folder)
+    shown = subprocess.run(["ps", "-o", "args=", "-p", str(process)], capture_output=True, text=True).stdout
+    assert shown.strip() == "python -m sleep_long"
+    client.kill()
+    client.wait()
 
 
 def test_a_job_ends_with_its_client(server, folder):

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from evaluation import instrument, standing
-from evaluation.claim_tables import caption
-from evaluation.claim_tests import load as load_claims
-from evaluation.claims import evaluate as evaluate_claims
-from evaluation.evidence import evidence_of
-from evaluation.instrument_settings import INSTRUMENT, load
-from evaluation.statistics import smallest_effect
+from evaluation.scores import Scores
+from reporting import instrument, standing
+from reporting.claim_tables import caption
+from reporting.claim_tests import load as load_claims
+from reporting.claims import evaluate as evaluate_claims
+from reporting.evidence import evidence_of
+from reporting.instrument_settings import INSTRUMENT, load
+from reporting.statistics import smallest_effect
 from training.configuration import ConfigError
 
 CONFIG = load(INSTRUMENT)
@@ -63,6 +64,7 @@ def make_scores(world, task=OWN, spread=0.001, seeds=SEEDS) -> pd.DataFrame:
                     cell = {
                         "step": step,
                         "suite": task,
+                        "own": True,
                         "metric": metric,
                         "role": ROLES.get(metric, "unseen"),
                     }
@@ -86,7 +88,7 @@ def make_history(curves, task=OWN, seeds=SEEDS) -> pd.DataFrame:
 
 def blocks_of(world=WORLD, curves=CURVES, task=OWN, **options):
     history = make_history(curves, task, options.get("seeds", SEEDS))
-    return evidence_of(make_scores(world, task, **options), {}, history, {task: "ocr"}, {task: task}, ["b"])
+    return evidence_of(Scores(make_scores(world, task, **options)), history, {task: "ocr"}, ["b"])
 
 
 def found(*arguments, **options):
@@ -209,7 +211,7 @@ def test_photographs_have_no_gold_and_are_watched_by_unseen_metrics():
         lower = (scores.method == "grpo_shuffled") & (scores.metric == "scene_text_score")
         scores.loc[lower, "value"] = 20.0 - drop + 1.0 * (scores.loc[lower, "seed"] - 2)
         history = make_history(CURVES, "geneval")
-        blocks = evidence_of(scores, {}, history, {"geneval": "ocr"}, {"geneval": "geneval"}, ["b"])
+        blocks = evidence_of(Scores(scores), history, {"geneval": "ocr"}, ["b"])
         entries = {e["check"]: e["verdict"] for e in instrument.evaluate(blocks, CONFIG)["checks"]}
         assert entries["negative control"] == expected and entries["oracle"] == "not measured"
 
@@ -254,7 +256,7 @@ def test_the_control_counts_at_the_same_step(tmp_path):
     early = evidence.rows.assign(step=evidence.rows["step"].where(evidence.rows["method"] != "grpo", 20))
     half = evidence.every[(evidence.every["method"] != "grpo") | (evidence.every["step"] == 20)]
     stopped = pd.concat([early[early["method"] != "grpo"], half[half["method"] == "grpo"]])
-    earlier = type(evidence)(stopped, OWN, "ocr", {}, evidence.history, every=evidence.every)
+    earlier = type(evidence)(stopped, "ocr", {}, evidence.history, every=evidence.every)
     stated = load_claims(Path("config/claims.yaml"))
     stated = stated.model_copy(update={"claims": {"Definition 1": stated.claims["Definition 1"]}})
     instrument.write(blocks, INSTRUMENT, tmp_path / "instrument.md")
@@ -270,9 +272,7 @@ def test_controls_are_no_rivals_of_a_method(tmp_path):
     world["grpo_oracle"] |= {"accuracy_10": 0.9, "accuracy_11": 0.9}
     world["gardo"] = {**WORLD["gardo"], "accuracy_10": 0.3, "accuracy_11": 0.3}
     history = make_history(CURVES, "counting")
-    blocks = evidence_of(
-        make_scores(world, "counting"), {}, history, {"counting": "ocr"}, {"counting": "counting"}, ["b"]
-    )
+    blocks = evidence_of(Scores(make_scores(world, "counting")), history, {"counting": "ocr"}, ["b"])
     instrument.write(blocks, INSTRUMENT, tmp_path / "instrument.md")
     stated = load_claims(Path("config/claims.yaml"))
     stated = stated.model_copy(update={"claims": {"G7": stated.claims["G7"]}})
@@ -285,7 +285,7 @@ def test_what_holds_by_construction_is_shown_and_not_counted(tmp_path):
     blocks = blocks_of()
     ((place, evidence),) = blocks
     history = pd.concat([evidence.history, gate])
-    blocks = [(place, type(evidence)(evidence.rows, OWN, "ocr", {}, history, every=evidence.every))]
+    blocks = [(place, type(evidence)(evidence.rows, "ocr", {}, history, every=evidence.every))]
     stated = load_claims(Path("config/claims.yaml"))
     stated = stated.model_copy(update={"claims": {n: stated.claims[n] for n in ("G6", "Definition 1")}})
     instrument.write(blocks, INSTRUMENT, tmp_path / "instrument.md")

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,26 @@ def test_a_service_that_dies_or_hangs_is_named(bright, monkeypatch):
     with pytest.raises(RewardError, match="bright.*TimeoutError"):
         bright(image, ["hang"], [{}])
     assert gone(pid)
+
+
+def test_a_service_runs_on_the_gpu_of_the_process_that_opened_the_reward(monkeypatch):
+    opener = threading.get_ident()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    # CUDA's current device is a thread's own; a thread that scores starts at the first.
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3 if threading.get_ident() == opener else 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    started = []
+    monkeypatch.setattr(client, "interpreter", lambda name: "python")
+
+    def start(command, env, **more):
+        started.append(env["CUDA_VISIBLE_DEVICES"])
+        raise RewardError("started")
+
+    monkeypatch.setattr(client.subprocess, "Popen", start)
+    reward = IsolatedReward(Bright)
+    with ThreadPoolExecutor(1) as thread, pytest.raises(RewardError, match="started"):
+        thread.submit(reward, torch.zeros(1, 3, 8, 8), ["a cup"], [{}]).result()
+    assert started == ["7"]
 
 
 def test_a_reward_that_cannot_be_loaded_is_named(trainers_python, monkeypatch):

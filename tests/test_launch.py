@@ -1,5 +1,6 @@
 """The processes that training is started on: from a job's resources to a command, and into a real one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,20 @@ def test_one_process_is_training_itself(flags, threads, monkeypatch):
     with pytest.raises(SystemExit):
         launching.main()
     assert became == ["training", "run", "folder", "--threads", threads]
+
+
+def test_the_log_of_an_attempt_outlives_the_next_one(tmp_path):
+    log = tmp_path / "logs/train/run.log"
+    log.parent.mkdir(parents=True)
+    for attempt in ("first", "second"):
+        log.unlink(missing_ok=True)  # as snakemake does
+        code = f"from workflow.job import announce; import sys; announce(); sys.exit('failed: {attempt}')"
+        with log.open("a") as stream:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "12"}
+            subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, stderr=stream)
+    kept = [path.read_text() for path in sorted((log.parent / "attempts").iterdir())]
+    assert ["first" in kept[0], "second" in kept[1], len(kept)] == [True, True, 2]
+    assert all(text.startswith("--- 20") and "Slurm job 12" in text for text in kept)
 
 
 @pytest.mark.parametrize("launch", [Launch(gpus=2, threads=8), Launch(processes=2, threads=8)])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from base_models.base import Prompts
+from base_models.base import Embeddings
 from evaluation.measures import LEVELS, diffusion_loss, kl_from_base
 
 
@@ -35,8 +35,8 @@ class Shifted:
         self.shift = self.policy_shift
 
 
-def prompts(n: int) -> Prompts:
-    return Prompts(torch.zeros(n, 1, 1), torch.zeros(n, 1))
+def prompts(n: int) -> Embeddings:
+    return Embeddings({"encoder_hidden_states": torch.zeros(n, 1, 1)})
 
 
 def measure(shift: float, n: int = 6, batch: int = 4) -> float:

@@ -13,7 +13,7 @@ import pytest
 from browser import needs_browser, open_browser
 from test_tracking import SCORES, make_run
 
-from evaluation import tracking
+from reporting import tracking
 
 pytestmark = needs_browser
 RUNS = [f"sd3__counting__{method}__s{seed}" for method in ("grpo", "kl", "gardo") for seed in range(2)]
@@ -29,7 +29,7 @@ def page(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "evaluation.tracking", "ui", "--tracking-uri", uri, "--port", str(port)]
+    command = [sys.executable, "-m", "reporting.tracking", "ui", "--tracking-uri", uri, "--port", str(port)]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             command,

@@ -44,7 +44,7 @@ def all_jobs(plan) -> Jobs:
     runs = set(plan.runs)
     files = {Path(p) for run in runs for p in plan.training_prompts(run) + plan.test_prompts(run)}
     sets = {path.stem for path in files if path.parent == FOLDER}  # the others are shipped
-    return Jobs(train=runs, sample=runs, score=runs, prompts=sets)
+    return Jobs(train=runs, evaluate=runs, prompts=sets)
 
 
 def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
@@ -52,13 +52,67 @@ def test_the_papers_grid_resolves_with_the_papers_numbers(bare):
     assert not (bare / "results/prompts").exists()
     for run in plan.runs.values():
         assert run.parameters.get("clip_range", 1e-4) == 1e-4, run.run  # not the tiny model's
-        assert run.parameters.get("reset_after", 100) == 100, run.run
+        coded = run.method.endswith("official_code")
+        assert coded or run.parameters.get("reset_after", 100) == 100, run.run
         steps = run.training.iterations * run.training.gradient_steps
         stated = {"paper_ocr": 600, "paper_ocr_long": 1400, "paper_geneval": 2000, "paper_counting": 2000}
         assert run.method == "base" or steps == stated.get(run.task, steps), run.run
         assert plan.test_prompts(run.run) and bool(plan.training_prompts(run.run)) == (run.method != "base")
     guided = {run.task: run.base_model.guidance_scale for run in plan.runs.values()}
     assert guided["paper_geneval_nft"] == 1.0 < guided["paper_geneval"]
+
+
+def test_rows_of_the_public_code_have_its_numbers_by_base_and_task(bare):
+    runs = make_plan(preset("paper")).runs
+    seen = {
+        run.task: tuple(run.parameters[key] for key in ("beta", "kl_threshold", "reset_after"))
+        for run in runs.values()
+        if run.method.endswith("official_code")
+    }
+    assert seen == {
+        "paper_ocr": (0.04, 3e-4, 32),
+        "paper_geneval": (0.07, 3e-4, 32),
+        "paper_hps": (0.01, 3e-4, 32),
+        "paper_geneval_nft": (0.04, 0.15, 16),
+    }
+    # A mean over all samples, of which a tenth is gated, has a threshold of a tenth.
+    assert (
+        runs["sd3.5-medium__paper_geneval_nft__diffusion_nft_gardo__s1"].parameters["kl_threshold"] == 0.015
+    )
+
+
+def test_a_rows_own_settings_reach_its_runs_alone():
+    row = {"base": "tiny-sd3", "task": "ocr", "methods": ["gardo", "grpo"], "parameters": {"reset_after": 7}}
+    plain = {"base": "tiny-sd3", "task": "counting", "methods": ["gardo"]}
+    config = {"seeds": [1], "grid": [row, plain], "parameters": {"reset_after": 9}}
+    own, other = (
+        resolve.resolve_grid(config)[f"tiny-sd3__{task}__gardo__s1"] for task in ("ocr", "counting")
+    )
+    assert (own.parameters["reset_after"], other.parameters["reset_after"]) == (7, 9)
+
+
+def test_a_rows_own_settings_do_not_reach_the_run_that_it_starts_from():
+    row = {"base": "tiny-sd3", "task": "ocr", "methods": ["sft_then_ddrl"], "training": {"iterations": 3}}
+    config = {"seeds": [1], "grid": [row], "training": {"iterations": 5}}
+    runs = resolve.resolve_grid(config)
+    first = resolve.starting_runs(runs, config)["tiny-sd3__ocr__sft__s1"]
+    (run,) = runs.values()
+    assert (run.training.iterations, first.training.iterations) == (3, 5) and run.start.hash == first.hash
+
+
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        ({"parameters": {"beta": 0.5}}, r"grid row 2: tiny-sd3__ocr__gardo__s1 stands in an earlier row"),
+        ({"parameters": {"gate": 1}}, r"'grid row 2: parameters.gate': no method has it; valid: adaptive"),
+        ({"training": {"iteration": 1}}, r"unknown key 'iteration'"),
+    ],
+)
+def test_a_wrong_setting_of_a_row_is_named(second, message):
+    row = {"base": "tiny-sd3", "task": "ocr", "methods": ["gardo"]}
+    with pytest.raises(ConfigError, match=message):
+        resolve.resolve_grid({"seeds": [1], "grid": [row, {**row, **second}]})
+    assert len(resolve.resolve_grid({"seeds": [1], "grid": [row, row]})) == 1  # named twice, equal
 
 
 def test_the_base_check_samples_each_suite_once_and_no_changed_base_model(bare):
@@ -94,7 +148,7 @@ def test_everything_that_is_missing_is_said_at_once(bare):
         assert "accept its licence" in message and f"https://huggingface.co/{base}" in message
     assert "SD3.5-Medium needs a GPU" in message
     assert "python -m rewards fetch" in message and "dinov3" in message and "hps_v3" in message
-    assert "no sha256 for drawbench, geneval_test" in message and "hps_test" not in message
+    assert "prompt_sets" not in message  # what is fetched has its own job
     with pytest.raises(ConfigError) as error:
         check_ready(plan, all_jobs(plan), jobs_run_here=False)
     assert "needs a GPU" not in str(error.value)  # a cluster has its own
@@ -115,9 +169,9 @@ def test_jobs_ask_for_what_they_need_and_no_more(bare, monkeypatch):
 def test_hours_are_steps_times_seconds_and_unknown_where_nobody_measured(bare):
     plan = make_plan(preset("paper"))
     table = training_table(plan, all_jobs(plan)).set_index("task")
-    row = table.loc["paper_ocr"]  # seven trained methods, three seeds
-    assert (row["runs"], row["steps"], row["device"]) == (21, 21 * 600, "GPU")
-    assert row["hours"] == pytest.approx(21 * 600 * 49 * 8 / 3600)
+    row = table.loc["paper_ocr"]  # eight trained methods, three seeds
+    assert (row["runs"], row["steps"], row["device"]) == (24, 24 * 600, "GPU")
+    assert row["hours"] == pytest.approx(24 * 600 * 49 * 8 / 3600)
     unknown = table.loc["paper_hps"]
     assert unknown["source"] == "not measured" and unknown[["s/step", "hours"]].isna().all()
     lines = hours_lines(table.reset_index())
@@ -135,10 +189,20 @@ def test_hours_follow_the_images_of_a_step(bare):
 
 def test_the_plan_names_licences_addresses_and_sums(bare):
     plan = make_plan(preset("paper", "one_gpu"))
-    text = report(plan, Counter(train=4), all_jobs(plan), "Plan")
+    text = report(plan, Counter(train=4), all_jobs(plan), "Plan", details=True)
     assert "licence (stabilityai-ai-community)" in text and "FLUX" not in text
     assert "DINOv3 License, to be accepted there" in text
-    assert "drawbench.json, sha256 not recorded" in text and "1018 prompts" in text
+    assert "1018 prompts" in text
+
+
+def test_the_plan_fits_on_a_screen_and_names_what_is_missing(bare):
+    plan = make_plan(preset("paper"))
+    lines = report(plan, Counter(train=126, sample=126, score=126), all_jobs(plan), "Plan").splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert "base models missing: flux.1-dev, sd3.5-medium" in text and "hps_v3" in text
+    assert "no commit pinned: geneval_mask2former" in text and "licences to accept: flux-1-dev" in text
+    assert "geneval_test (553), geneval_train (?)" in text and "126 train" in text
 
 
 @pytest.mark.parametrize(
@@ -179,7 +243,11 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
             "oracle: grpo_orcale",
             r"rows.oracle names 'grpo_orcale'; valid: base, dance",
         ),
-        ("ocr_shortcut_strong:", "ocr_shrotcut:", r"tasks names 'ocr_shrotcut'; valid: counting, geneval"),
+        (
+            '"*ocr_shortcut_strong*":',
+            "ocr_shrotcut:",
+            r"tasks names 'ocr_shrotcut'; valid: counting, geneval",
+        ),
     ],
 )
 def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(
@@ -189,7 +257,7 @@ def test_a_control_or_task_that_does_not_exist_is_named_before_any_job(
     text = Path("config/instrument.yaml").read_text()
     assert stated in text
     path.write_text(text.replace(stated, broken))
-    monkeypatch.setattr("evaluation.instrument_settings.INSTRUMENT", path)
+    monkeypatch.setattr("reporting.instrument_settings.INSTRUMENT", path)
     with pytest.raises(ConfigError, match=message):
         make_plan(preset("config"))
 

@@ -15,6 +15,7 @@ from prompt_sets.coco import CLASSES
 from prompt_sets.counting import split
 from prompt_sets.fetch import PromptSetError, fetch, make
 from prompt_sets.parsers import PARSERS
+from rewards.ocr import target_text
 from scenes.prompts import read
 from training.configuration import ConfigError
 
@@ -29,19 +30,24 @@ GENEVAL = [
 ]
 FILES = {
     "geneval": "\n".join(json.dumps(p) for p in GENEVAL * 2) + "\n",
-    "quoted_lines": 'A mug that says "Fresh Brew"\n\nA door with "No Entry" on it\n',
-    "lines": "A red colored car.\nSchönhausen, in oil\n",
+    "quoted_lines": 'A mug that says "Fresh Brew"\n\nA door that says "No Entry\n',
+    "lines": "A red colored car.\nSchönhausen,\x85in oil\n",
     "json_list": json.dumps(["A fish eating a pelican.", "Matutinal."]),
 }
 BAD = {
     "geneval": ('{"tag": "counting", "prompt": "x"}\n', "line 1"),
-    "quoted_lines": ('a "b"\na sign\n', "line 2.*'a sign'"),
+    "quoted_lines": ('a "b"\na sign "\n', "line 2.*'a sign \"'"),
     "json_list": ('{"a": 1}', "not a JSON list"),
 }
 
 
 def sha256(file: str) -> str:
     return hashlib.sha256(FILES.get(file, "").encode()).hexdigest()
+
+
+def git_blob(file: str) -> str:
+    content = FILES[file].encode()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +85,9 @@ def served(tmp_path_factory):
 def sets(tmp_path, monkeypatch, served):
     """Writes a config file with one set and makes it the one that is read."""
 
-    def write(file, parser=None, digest="right", **more):
-        sums = {"right": sha256(file), "null": None}
-        source = {"url": f"{served}/{file}?{{revision}}", "sha256": sums.get(digest, digest)}
+    def write(file, parser=None, sums="right", **more):
+        known = {"right": {"sha256": sha256(file)}, "none": {}}
+        source = {"url": f"{served}/{file}?{{revision}}", **(known[sums] if isinstance(sums, str) else sums)}
         entry = {"revision": "abc", "files": [source], "parser": parser or file, "licence": "MIT", **more}
         path = tmp_path / "prompt_sets.yaml"
         path.write_text(yaml.safe_dump({"mine": entry}))
@@ -114,11 +120,15 @@ def test_a_set_is_fetched_checked_and_converted(sets, file):
 @pytest.mark.parametrize(
     "file, settings, message",
     [
-        ("lines", {"digest": "0" * 64}, "not the file that was recorded.*0000.*what came has"),
-        ("lines", {"digest": "null"}, "records no sha256(.|\n)*" + sha256("lines")),
+        (
+            "lines",
+            {"sums": {"sha256": "0" * 64}},
+            "not the file that was recorded.*sha256 0000.*what came has",
+        ),
+        ("lines", {"sums": {"git_blob": "0" * 40}}, "not the file that was recorded.*git_blob 0000.*has"),
         ("lines", {"prompts": 3}, "2 prompts.* says 3"),
         ("nothing", {"parser": "lines"}, "the server answered 404"),
-        ("short", {"parser": "lines", "digest": "null"}, "10 of 1000 bytes"),
+        ("short", {"parser": "lines", "sums": "none"}, "10 of 1000 bytes"),
     ],
 )
 def test_what_is_not_as_recorded_leaves_nothing_behind(sets, served, file, settings, message):
@@ -131,10 +141,30 @@ def test_what_is_not_as_recorded_leaves_nothing_behind(sets, served, file, setti
 
 @pytest.mark.parametrize("parser", BAD)
 def test_a_line_that_is_no_prompt_is_named(sets, parser):
-    out = sets(f"bad_{parser}", parser, digest="null")
+    out = sets(f"bad_{parser}", parser, sums="none")
     with pytest.raises(PromptSetError, match=f"'mine'.*bad_{parser}.*{BAD[parser][1]}"):
         make("mine", out)
     assert left(out) == []
+
+
+def test_a_git_object_id_identifies_a_file(sets):
+    blob = git_blob("lines")  # of content that is not ASCII
+    out = sets("lines", sums={"git_blob": blob})
+    make("mine", out)
+    assert [p["prompt"] for p in read(out)] == FILES["lines"].strip().split("\n")
+
+
+def test_a_file_without_a_recorded_sum_is_taken_and_its_sums_are_said(sets, capsys):
+    out = sets("lines", sums="none")
+    make("mine", out)
+    said = capsys.readouterr().err
+    assert len(read(out)) == 2 and sha256("lines") in said and git_blob("lines") in said
+
+
+def test_an_unclosed_quote_reaches_to_the_end_of_the_line(sets):
+    out = sets("quoted_lines")
+    make("mine", out)
+    assert [target_text(p["prompt"]) for p in read(out)] == ["Fresh Brew", "No Entry"]
 
 
 def test_an_unreachable_server_is_named(sets, tmp_path, monkeypatch):
@@ -151,7 +181,8 @@ def test_an_unreachable_server_is_named(sets, tmp_path, monkeypatch):
     [
         ({"parser": "csv"}, r"mine: key 'parser' is 'csv'.*valid parsers: geneval"),
         ({"files": [{"url": "http://x/main/a", "sha256": None}]}, r"\{revision\}"),
-        ({"files": [{"url": "http://x/{revision}", "sha256": "12"}]}, "64 hexadecimal digits"),
+        ({"files": [{"url": "http://x/{revision}", "sha256": "12"}]}, "a sha256 is 64 hexadecimal digits"),
+        ({"files": [{"url": "http://x/{revision}", "git_blob": "12"}]}, "a git_blob is 40 hexadecimal"),
         ({"licens": "MIT"}, "unknown key 'licens'; valid keys: files, licence"),
     ],
 )
@@ -174,6 +205,7 @@ def test_the_real_entries_are_pinned():
         assert len(entry.revision) == 40 and int(entry.revision, 16), name
         assert all(url.startswith("https://") and entry.revision in url for url in entry.urls()), name
         assert entry.licence and entry.parser in PARSERS
+        assert all(file.recorded for file in entry.files) or name == "hpd"  # which no task uses
 
 
 def test_the_counting_task_holds_every_count_and_no_test_prompt_is_trained():

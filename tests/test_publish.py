@@ -8,25 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from evaluation.publish import BLOCK, fill, publish, rows_under
+from reporting.publish import BLOCK, publish
 from tests.repository_copy import ROOT
 from tests.test_stored import finished_run
+from training.files import to_yaml, write_text
 
-TABLE = """# Title
-
-**tiny-sd3, trained on OCR**
-
-| method | gold |
-|---|---:|
-| base | 0.5 |
-| *base* | *0.6* |
-
-**tiny-sd3, trained on GenEval**
-
-| method | gold |
-|---|---:|
-| base | 0.7 |
-"""
 RUN = "tiny-sd3__ocr__grpo__s901"
 PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!-- end -->\nafter\n"
 
@@ -37,7 +23,7 @@ def results(tmp_path):
     folder = tmp_path / "results"
     for name in ("tables", "figures", "gaussian_mixture", "config"):
         (folder / name).mkdir(parents=True)
-    (folder / "tables/main.md").write_text(TABLE)
+        (folder / "tables/main.md").write_text("# Title\n")
     (folder / "tables/main.tex").write_text("not copied")
     Image.new("RGB", (40, 30), (10, 200, 30)).save(folder / "figures/pareto.png")
     (folder / "figures/pareto.pdf").write_text("not copied")
@@ -46,10 +32,12 @@ def results(tmp_path):
         (folder / f"{name}.md").write_text(f"# {name}\n")
     (folder / "instrument.json").write_text("{}")
     (folder / "claims.json").write_text("[]")
-    (folder / "config/rendering.yaml").write_text("{}\n")
+    suite = {"name": "ocr", "prompts": "resources/prompts/ocr_test.jsonl"}
+    settings = {"methods": {"grpo": "GRPO"}, "bases": ["tiny-sd3"], "suites": {"ocr": suite}}
+    write_text(folder / "config/rendering.yaml", to_yaml(settings))
     run = finished_run(folder / "runs", "grpo", 0.5)
     shutil.copy(run / "scores.parquet", folder)
-    pd.read_parquet(run / "image_scores.parquet").assign(run=RUN).to_parquet(folder / "image_scores.parquet")
+    shutil.copy(run / "image_scores.parquet", folder)
     write_provenance(folder, dirty=False)
     return folder
 
@@ -95,12 +83,6 @@ def test_a_judged_mixture_must_be_there(results):
         publish(results, results.parent / "out", "make publish")
 
 
-def test_a_table_is_taken_without_the_papers_rows():
-    assert rows_under(TABLE, "tiny-sd3, trained on OCR").splitlines()[2:] == ["| base | 0.5 |"]
-    with pytest.raises(ValueError, match="no table is headed 'elsewhere'"):
-        rows_under(TABLE, "elsewhere")
-
-
 def test_results_are_copied_with_their_origin(results, tmp_path):
     readme, out = tmp_path / "README.md", tmp_path / "kept"
     readme.write_text(PAGE)
@@ -133,8 +115,16 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
     ):
         assert said in page
     assert Image.open(out / "figures/pareto.png").convert("RGB").getpixel((3, 3)) == (10, 200, 30)
-    assert "| base | 0.5 |" in readme.read_text() and "stale" not in readme.read_text()
-    assert fill(readme.read_text(), out / "tables") == readme.read_text()  # a second time changes nothing
+    assert (
+        "| GRPO | 3 | **0.50** [0.50, 0.50] (n=1) |" in readme.read_text()
+        and "stale" not in readme.read_text()
+    )
+    filled = readme.read_text()
+    publish(results, out, "make tables", readme)
+    assert readme.read_text() == filled  # a second time changes nothing
+    readme.write_text(PAGE.replace("trained on OCR", "elsewhere"))
+    with pytest.raises(ValueError, match="headed 'tiny-sd3, elsewhere'; valid: tiny-sd3, trained on OCR"):
+        publish(results, out, "make tables", readme)
 
 
 def test_runs_of_uncommitted_code_are_refused(results, tmp_path):

@@ -58,6 +58,15 @@ def test_partial_score_counts_a_relation_without_target_as_wrong():
     assert partial_score({"dog": [thing()] * 16}, {"include": [{"class": "dog", "count": 1}]}) == -14
 
 
+def test_genevals_overall_score_is_the_mean_of_its_tags():
+    metadata = [{"tag": tag} for tag in ("counting", "colors", "counting", "counting")]
+    scores = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert rewards.get_class("geneval_mask2former").overall(scores, metadata) == pytest.approx(
+        (2 / 3 + 0) / 2
+    )
+    assert rewards.get_class("clipscore").overall(scores, metadata) == 0.5
+
+
 def test_detections_are_scored_as_mmdet_scores_them():
     classes = torch.full((3, 81), -20.0)
     classes[0, 16], classes[1, 16], classes[2, 80] = 20.0, 1.0, 20.0  # a sure dog, an unsure one, nothing
@@ -66,11 +75,11 @@ def test_detections_are_scored_as_mmdet_scores_them():
     masks[0, 2:5, 4:9] = 2.0
     masks[1, 7:, :2] = 8.0
     found = mask2former.instances(classes, masks, threshold=0.3)
-    assert list(found) == [16] and [o.box for o in found[16]] == [(4, 2, 8, 4), (0, 7, 1, 9)]
+    assert list(found) == [16] and [o.box for o in found[16]] == [(4, 2, 9, 5), (0, 7, 2, 10)]
     sure, unsure = found[16]
     assert sure.score == pytest.approx(torch.tensor(2.0).sigmoid().item(), abs=1e-4)
     assert unsure.score == pytest.approx(0.5, abs=1e-3)
-    assert sure.mask.sum() == 15 and sure.centre == (6, 3) and (sure.width, sure.height) == (4, 2)
+    assert sure.mask.sum() == 15 and sure.centre == (6.5, 3.5) and (sure.width, sure.height) == (5, 3)
     assert [len(o) for o in mask2former.instances(classes, masks, threshold=0.6).values()] == [1]
     many = mask2former.instances(classes[:1].expand(40, -1), masks[:1].expand(40, -1, -1), 0.3)
     assert len(many[16]) == 16  # GenEval's limit
@@ -92,13 +101,13 @@ def test_colours_are_judged_on_the_object_alone():
     detector.clip, detector._color_classifiers = Clip(), {}
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:6, 2] = mask[5, 2:7] = True
-    cup = mask2former.Detection((2, 2, 6, 5), mask, 0.9)
+    cup = mask2former.Detection((2, 2, 7, 6), mask, 0.9)
     image = torch.zeros(3, 8, 8)
     image[1] = 1
     detector.name_colors(image, [cup], "cup")
     assert cup.color == "green"
     pixels = np.asarray(seen[0])
-    assert pixels.shape == (3, 4, 3)  # GenEval's box ends at the last pixel, which a crop leaves out
+    assert pixels.shape == (4, 5, 3)  # as mmdet's mask2bbox, whose boxes end behind the last pixel
     assert (pixels[:, 0] == (0, 255, 0)).all() and (pixels[0, 1] == 0x99).all()
 
 
@@ -118,6 +127,22 @@ def test_a_prompt_that_geneval_cannot_judge_is_an_error(clause, message):
 
 
 # --- images, names of parameters, inputs
+
+
+def test_clipscore_scales_bilinearly_and_the_others_bicubically(small_checkpoints):
+    clipscore, aesthetic = rewards.get("clipscore"), rewards.get("aesthetic_v2")
+    assert clipscore.clip.fit is images.crop_to_bilinear and aesthetic.clip.fit is images.crop_to
+    # Bicubic overshoots beside an edge, bilinear cannot.
+    edge = Image.fromarray(np.repeat(np.uint8([[64] * 5 + [192] * 4]), 9, 0)).convert("RGB")
+    bicubic, bilinear = (np.asarray(fit(edge, 20)) for fit in (images.crop_to, images.crop_to_bilinear))
+    assert bilinear.min() == 64 and bilinear.max() == 192 and bicubic.min() < 64 and bicubic.max() > 192
+
+
+def test_photographs_are_read_with_paddleocrs_detector_settings():
+    detector = rewards.get("ocr").reader.text_det
+    assert (detector.limit_side_len, detector.limit_type) == (960, "max")
+    found = detector.postprocess_op
+    assert (found.box_thresh, found.unclip_ratio, found.dilation_kernel) == (0.6, 1.5, None)
 
 
 def test_squares_are_cut_or_padded_in_the_middle():

@@ -119,3 +119,11 @@ def test_the_recogniser_reads_as_the_network_that_ships(scenes):
     assert len(set(texts)) > 1
     reward.__dict__["recogniser"] = upstream
     assert [reward.read(image[None])[0] for image in images] == texts
+
+
+def test_an_image_that_is_not_finite_is_refused_and_its_prompt_named():
+    images = torch.zeros(3, 3, 32, 32)
+    images[1, 0, 5, 5] = float("nan")
+    prompts = [f'a sign "{code}"' for code in ("A1", "B2", "C3")]
+    with pytest.raises(RewardError, match="'ocr' was given an image that is not finite .'a sign .B2"):
+        rewards.get("ocr")(images, prompts, [{} for _ in prompts])

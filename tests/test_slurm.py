@@ -248,7 +248,8 @@ def test_a_failing_training_fails_alone(disturbed):
     states = [state for _, state, _ in disturbed.jobs("rule_train", "broken")]
     assert states == ["FAILED"] * 2  # the profile's retries are cut to one here
     assert disturbed.status != 0
-    assert "broken on purpose" in (disturbed.folder / f"logs/train/{run_id('broken')}.log").read_text()
+    kept = [p.read_text() for p in disturbed.folder.glob(f"logs/train/attempts/{run_id('broken')}.*.log")]
+    assert len(kept) == 2 and all("Slurm job" in log and "broken on purpose" in log for log in kept)
     runs = disturbed.folder / "results/runs"
     assert sorted(p.parent.name for p in runs.glob("*/scores.parquet")) == [run_id("gardo"), run_id("grpo")]
 
@@ -259,6 +260,7 @@ def test_sampling_and_scoring_are_one_submission_and_gpus_are_asked_for(disturbe
     for number, _, _ in disturbed.jobs("rule_train") + disturbed.jobs("rule_evaluate"):
         job = disturbed.cluster.output("scontrol", "show", "job", str(number)).split()
         assert "TresPerJob=gres:gpu:1" in job and "Partition=gpu" in job
+        assert "Requeue=0" in job  # or Slurm and snakemake could both start it again
 
 
 def test_a_second_start_after_a_kill_repeats_no_finished_work(finished):

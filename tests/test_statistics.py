@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from evaluation import statistics as st
-from evaluation.image_scores import by_image, by_seed
+from evaluation.scores import Scores, by_image, check_scores, last_step, load
+from reporting import statistics as st
 
 REFERENCE = json.loads((Path(__file__).parent / "statistics_reference.json").read_text())
 
 
 def frame(**columns):
-    fixed = dict(base="b", task="t", method="m", step=10, suite="s", metric="x", role="proxy", n_images=4)
+    fixed = dict(base="b", task="t", method="m", step=10, suite="s", own=True)
+    fixed |= dict(metric="x", role="proxy", n_images=4)
     data = pd.DataFrame({**fixed, **columns})
     data["run"] = (
         data["base"] + "__" + data["task"] + "__" + data["method"] + "__s" + data["seed"].astype(str)
@@ -85,10 +86,10 @@ def test_stratified_bootstrap_keeps_tasks_apart():
 def test_probability_of_improvement_is_mann_whitney():
     x, y = [0.3, 0.5, 0.5, 0.9], [0.5, 0.1, 0.4]
     expected = stats.mannwhitneyu(x, y).statistic / 12
-    assert st.probability_of_improvement({"a": x}, {"a": y}) == pytest.approx(expected)
-    assert st.probability_of_improvement({"a": [1.0], "b": [1.0]}, {"a": [0.0], "b": [1.0]}) == 0.75
+    assert st.improvement_interval({"a": x}, {"a": y}).mean == pytest.approx(expected)
+    assert st.improvement_interval({"a": [1.0], "b": [1.0]}, {"a": [0.0], "b": [1.0]}).mean == 0.75
     with pytest.raises(ValueError, match="tasks differ"):
-        st.probability_of_improvement({"a": x}, {"b": y})
+        st.improvement_interval({"a": x}, {"b": y})
 
 
 def by_task(rows) -> dict[str, list[float]]:
@@ -152,22 +153,41 @@ def test_values_by_prompt_are_used_where_every_run_has_them():
         ],
         columns=["run", "step", "suite", "metric", "prompt", "image", "value"],
     )
-    found = by_seed(scores, by_image(images.sample(frac=1, random_state=0)))
+    found = Scores(scores, by_image(images.sample(frac=1, random_state=0))).values("x")
     assert {k: v.tolist() for k, v in found.items()} == {1: [0.0, 0.5], 2: [1.0, 0.0]}
     short = by_image(images[images["run"] == "b__t__m__s1"])
-    assert {k: float(v) for k, v in by_seed(scores, short).items()} == {1: 0.25, 2: 0.5}
+    assert {k: float(v) for k, v in Scores(scores, short).values("x").items()} == {1: 0.25, 2: 0.5}
     assert by_image(images[:0]) == {}
     with pytest.raises(ValueError, match="differ in their number of images"):
         by_image(images.iloc[1:])
 
 
-def test_summarise_groups_over_seeds_alone():
-    data = frame(seed=[0, 1, 0, 1], step=[10, 10, 20, 20], value=[0.0, 1.0, 0.5, 0.5])
-    out = st.summarise(data)
-    assert out[["step", "mean", "seeds"]].values.tolist() == [[10, 0.5, 2], [20, 0.5, 2]]
-    assert out.loc[0, "low"] == 0.0 and out.loc[0, "high"] == 1.0
-    assert out.loc[1, "low"] == out.loc[1, "high"] == 0.5
-    assert set(out.columns) == {*st.CELL, "role", "mean", "low", "high", "seeds"}
+def test_values_come_in_the_units_asked_for():
+    """By another metric of the same run, a run is left out that lacks it or has zero of it."""
+    rows = pd.concat(
+        [frame(seed=[1, 2, 3], value=[6.0, 8.0, 9.0]), frame(seed=[1, 2], value=[3.0, 0.0], metric="n")]
+    )
+    scores = Scores(rows)
+    plain = {seed: float(v) for seed, v in scores.values("x", scale=10, over=4).items()}
+    assert plain == {1: 15.0, 2: 20.0, 3: 22.5}
+    assert {s: float(v) for s, v in scores.values("x", scale=10, per="n").items()} == {1: 20.0}
+    images = pd.DataFrame(
+        [("b__t__m__s1", 10, "s", "x", prompt, 0, value) for prompt, value in enumerate((3.0, 9.0))],
+        columns=["run", "step", "suite", "metric", "prompt", "image", "value"],
+    )
+    of_one = Scores(rows[rows["seed"] == 1], by_image(images)).values("x", scale=10, per="n")
+    assert of_one[1].tolist() == [10.0, 30.0]
+
+
+def test_the_own_suite_is_a_column_and_is_filled_in_where_it_was_never_written(tmp_path):
+    table = frame(seed=[1, 2], value=[0.5, 0.6], suite=["s", "other"], own=[True, False])
+    table.to_parquet(tmp_path / "new.parquet")
+    table.drop(columns="own").to_parquet(tmp_path / "old.parquet")
+    table.assign(own=[None, False]).to_parquet(tmp_path / "mixed.parquet")
+    for name in ("new", "old", "mixed"):
+        scores = load(tmp_path / f"{name}.parquet", own_suites={"t": "s"})
+        assert scores.in_suite("own").table["seed"].tolist() == [1], name
+        assert scores.in_suite("other").table["seed"].tolist() == [2], name
 
 
 @pytest.mark.parametrize(
@@ -180,9 +200,9 @@ def test_summarise_groups_over_seeds_alone():
 )
 def test_faulty_scores_are_refused(columns, message):
     with pytest.raises(ValueError, match=message):
-        st.summarise(frame(**columns))
+        check_scores(frame(**columns))
     with pytest.raises(ValueError, match="lack the columns"):
-        st.summarise(frame(**columns).drop(columns="suite"))
+        check_scores(frame(**columns).drop(columns="suite"))
 
 
 def test_last_step_is_per_run_and_keeps_cost_rows():
@@ -190,4 +210,4 @@ def test_last_step_is_per_run_and_keeps_cost_rows():
         seed=[0, 0, 0, 1], step=[10, 20, 25, 10], metric=["x", "x", "wall", "x"], value=[1.0, 2.0, 9.0, 3.0]
     )
     data.loc[2, "role"] = "cost"
-    assert st.last_step(data)["value"].tolist() == [2.0, 9.0, 3.0]
+    assert last_step(data)["value"].tolist() == [2.0, 9.0, 3.0]

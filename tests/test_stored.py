@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from evaluation import stored
+from evaluation.scores import RUN
+from reporting import stored
 from training.configuration import ConfigError, read_yaml
 from training.files import to_yaml, write_json, write_text
 from training.resolve import resolve_run
@@ -20,11 +21,12 @@ def finished_run(folder, method: str, value: float):
     path = folder / run.run
     write_text(path / "run.yaml", to_yaml(run.model_dump()))
     write_json(path / "provenance.json", {"run": run.run, "wall_seconds": value})
-    key = {name: getattr(run, name) for name in stored.KEY}
-    cell = {"step": 3, "suite": "ocr", "metric": "gold", "role": "gold", "value": value, "n_images": 2}
-    pd.DataFrame([key | cell]).to_parquet(path / "scores.parquet")
-    image = {"step": 3, "suite": "ocr", "metric": "gold", "prompt": 0, "image": 1, "value": value}
-    pd.DataFrame([image]).to_parquet(path / "image_scores.parquet")
+    key = {name: getattr(run, name) for name in RUN}
+    cell = {"step": 3, "suite": "ocr", "metric": "gold", "value": value}
+    tidy = cell | {"own": True, "role": "gold", "n_images": 2}
+    pd.DataFrame([key | tidy]).to_parquet(path / "scores.parquet")
+    image = {"run": run.run, "prompt": 0, "image": 1}
+    pd.DataFrame([cell | image]).to_parquet(path / "image_scores.parquet")
     history = {"step": [1, 2], "name": ["reward/proxy_mean"] * 2, "value": [value, value]}
     table = pd.DataFrame(history)
     (table if method != "base" else table[:0]).to_parquet(path / "history.parquet")

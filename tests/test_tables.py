@@ -8,98 +8,110 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
-from evaluation.table_formats import Text, decimal, escape_tex, latex, markdown, numbers
-from evaluation.tables import NoRows, match, render
+from evaluation.scores import COLUMNS, ROLES, Images, Scores
+from reporting.layout import Layout, Published, load_layout, load_published, match
+from reporting.table_formats import Text, decimal, escape_tex, latex, markdown, numbers, pipe_table
+from reporting.tables import NoRows, drawn, render
 
 GOLDEN = Path(__file__).parent / "golden_tables"
-CONFIG = Path(__file__).parents[1] / "config"
-COLUMNS = ["run", "base", "task", "method", "seed", "step", "suite", "metric", "role", "value", "n_images"]
 LABELS = {"base": "untrained", "plain": "Plain β=0 & co_1", "gated": "Gated 100%", "late": "Late"}
-SPECS = {
-    "base_method": "base",
-    "tasks": {"ocr": "OCR"},
-    "roles": {
-        "proxy": {"mark": " (proxy)", "legend": "(proxy): trained on"},
-        "auxiliary": {"mark": "†", "legend": "†: auxiliary"},
-        "unseen": {"mark": "", "legend": "no mark: unseen"},
-        "gold": {"mark": "‡", "legend": "‡: gold"},
-        "diversity": {"mark": ""},
-        "cost": {"mark": ""},
-    },
-    "columns": {
-        "ocr": dict(header="OCR", metric="ocr", suite="ocr", digits=2, better="higher", published="OCR"),
-        "look": dict(header="look", metric="look", suite="own", digits=2, better="higher", published="Aes"),
-        "gold": dict(header="gold", metric="gold", suite="own", digits=2, better="higher"),
-        "diversity": dict(
-            header="diversity ×100", metric="diversity", suite="own", digits=1, scale=100, better="higher"
-        ),
-        "never": dict(header="never", metric="no", suite="own", digits=2, better="higher", optional=True),
-        "wall": dict(header="wall (s)", metric="wall", suite="training", digits=0, better="lower"),
-        "images": dict(header="images", metric="images", suite="training", digits=0, better="neither"),
-        "each": dict(
-            header="ms", metric="wall", per="images", scale=1000, suite="training", digits=1, better="lower"
-        ),
-        "ratio": dict(
-            header="× plain",
-            metric="wall",
-            relative_to="plain",
-            suite="training",
-            digits=2,
-            better="lower",
-        ),
-    },
-    "tables": {
-        "main": dict(
-            title="Small_world",
-            bases="first",
-            tasks=["ocr", "geneval"],
-            methods=["*", "!late"],
-            columns=["ocr", "look", "gold", "diversity", "never"],
-            published=["paper"],
-        ),
-        "cost": dict(
-            title="Cost",
-            bases="all",
-            tasks=["ocr"],
-            methods=["*"],
-            columns=["wall", "images", "each", "ratio"],
-            published=[],
-        ),
-        "second_base": dict(
-            title="Second base",
-            bases="others",
-            tasks=["ocr", "geneval"],
-            methods=["*", "!late"],
-            columns=["ocr", "look", "gold", "diversity", "never"],
-            published=[],
-        ),
-        "late": dict(
-            title="Late",
-            bases="first",
-            tasks=["ocr"],
-            methods=["base", "plain", "late"],
-            subject=["late"],
-            columns=["gold"],
-            published=[],
-        ),
-    },
-}
-PUBLISHED = {
-    "paper": {
-        "note": "Published: A (arXiv 0000.00000), Table 1.",
-        "columns": ["OCR", "Aes"],
-        "digits": [2, 1],
-        "rows": {
-            "ocr": [
-                {"label": "P β=0", "method": "plain", "step": 600, "values": [0.9, 4.0]},
-                {"label": "hidden", "method": "gated", "step": 9, "shown": False, "values": [0.1, 1.0]},
-            ]
+LAYOUT = Layout(
+    **{
+        "base_method": "base",
+        "tasks": {"ocr": "OCR"},
+        "roles": {
+            "proxy": {"mark": " (proxy)", "legend": "(proxy): trained on"},
+            "auxiliary": {"mark": "†", "legend": "†: auxiliary"},
+            "unseen": {"mark": "", "legend": "no mark: unseen"},
+            "gold": {"mark": "‡", "legend": "‡: gold"},
+            "diversity": {"mark": ""},
+            "cost": {"mark": ""},
+        },
+        "columns": {
+            "ocr": dict(header="OCR", metric="ocr", suite="ocr", digits=2, better="higher", published="OCR"),
+            "look": dict(
+                header="look", metric="look", suite="own", digits=2, better="higher", published="Aes"
+            ),
+            "gold": dict(header="gold", metric="gold", suite="own", digits=2, better="higher"),
+            "diversity": dict(
+                header="diversity ×100", metric="diversity", suite="own", digits=1, scale=100, better="higher"
+            ),
+            "never": dict(header="never", metric="no", suite="own", digits=2, better="higher", optional=True),
+            "wall": dict(header="wall (s)", metric="wall", suite="training", digits=0, better="lower"),
+            "images": dict(header="images", metric="images", suite="training", digits=0, better="neither"),
+            "each": dict(
+                header="ms",
+                metric="wall",
+                per="images",
+                scale=1000,
+                suite="training",
+                digits=1,
+                better="lower",
+            ),
+            "ratio": dict(
+                header="× plain",
+                metric="wall",
+                relative_to="plain",
+                suite="training",
+                digits=2,
+                better="lower",
+            ),
+        },
+        "tables": {
+            "main": dict(
+                title="Small_world",
+                bases="first",
+                tasks=["ocr", "geneval"],
+                methods=["*", "!late"],
+                columns=["ocr", "look", "gold", "diversity", "never"],
+                published=["paper"],
+            ),
+            "cost": dict(
+                title="Cost",
+                bases="all",
+                tasks=["ocr"],
+                methods=["*"],
+                columns=["wall", "images", "each", "ratio"],
+                published=[],
+            ),
+            "second_base": dict(
+                title="Second base",
+                bases="others",
+                tasks=["ocr", "geneval"],
+                methods=["*", "!late"],
+                columns=["ocr", "look", "gold", "diversity", "never"],
+                published=[],
+            ),
+            "late": dict(
+                title="Late",
+                bases="first",
+                tasks=["ocr"],
+                methods=["base", "plain", "late"],
+                subject=["late"],
+                columns=["gold"],
+                published=[],
+            ),
         },
     }
+)
+PUBLISHED = {
+    "paper": Published(
+        **{
+            "note": "Published: A (arXiv 0000.00000), Table 1.",
+            "columns": ["OCR", "Aes"],
+            "digits": [2, 1],
+            "rows": {
+                "ocr": [
+                    {"label": "P β=0", "method": "plain", "step": 600, "values": [0.9, 4.0]},
+                    {"label": "hidden", "method": "gated", "step": 9, "shown": False, "values": [0.1, 1.0]},
+                ]
+            },
+        }
+    )
 }
 
 
@@ -109,7 +121,8 @@ def small_scores() -> pd.DataFrame:
 
     def add(task, method, seed, step, suite, metric, role, value, n=64):
         rows.append(
-            (f"b__{task}__{method}__s{seed}", "b", task, method, seed, step, suite, metric, role, value, n)
+            (f"b__{task}__{method}__s{seed}", "b", task, method, seed)
+            + (step, suite, suite == task, metric, role, value, n)
         )
 
     for seed in (0, 1, 2):
@@ -158,14 +171,15 @@ def golden(out) -> dict[str, str]:
 
 def draw(out, scores=None, **options) -> dict[str, str]:
     scores = small_scores() if scores is None else scores
-    paths = render(scores, SPECS, LABELS, PUBLISHED, out, version="Commit abc1234 (dirty).", **options)
+    scores = scores if isinstance(scores, Scores) else Scores(scores)
+    paths = render(scores, LAYOUT, LABELS, PUBLISHED, out, version="Commit abc1234 (dirty).", **options)
     return {p.name: p.read_text(encoding="utf-8") for p in paths}
 
 
 def test_tables_equal_the_golden_files(tmp_path):
-    drawn = golden(tmp_path)
-    assert sorted(drawn) == sorted(p.name for p in GOLDEN.iterdir())
-    for name, text in drawn.items():
+    files = golden(tmp_path)
+    assert sorted(files) == sorted(p.name for p in GOLDEN.iterdir())
+    for name, text in files.items():
         assert text == (GOLDEN / name).read_text(encoding="utf-8"), name
 
 
@@ -301,53 +315,43 @@ def test_small_helpers():
     assert r"a\|b\*" in markdown("t", [("b", [[Text("a|b*")]])], [])
 
 
-def real_config():
-    texts = [(CONFIG / name).read_text(encoding="utf-8") for name in ("tables.yaml", "published.yaml")]
-    return tuple(map(yaml.safe_load, texts))
-
-
 def test_published_numbers_are_whole():
-    specs, published = real_config()
+    published = load_published()
     for source in published.values():
-        rows = [row for rows in source["rows"].values() for row in rows]
-        assert rows and source["arxiv"] and "not the same quantity" in source["note"]
-        assert all(len(r["values"]) == len(source["columns"]) == len(source["digits"]) for r in rows)
-        for task, of_task in source["rows"].items():
-            shown = [r["method"] for r in of_task if r["method"] and r.get("shown", True)]
+        rows = [row for rows in source.rows.values() for row in rows]
+        assert rows and source.arxiv and "not the same quantity" in source.note
+        assert all(len(r.values) == len(source.columns) == len(source.digits) for r in rows)
+        for task, of_task in source.rows.items():
+            shown = [r.method for r in of_task if r.method and r.shown]
             assert len(shown) == len(set(shown)), f"two shown rows of one method in {task}"
-    known = {c for s in published.values() for c in s["columns"]}
-    assert {c["published"] for c in specs["columns"].values() if "published" in c} <= known
-    gardo = published["gardo_table_1"]["rows"]["geneval"][-1]
-    assert (gardo["method"], gardo["step"], gardo["values"][-1]) == ("gardo", 2000, 24.95)
+    known = {c for s in published.values() for c in s.columns}
+    assert {c.published for c in load_layout().columns.values() if c.published} <= known
+    gardo = published["gardo_table_1"].rows["geneval"][-1]
+    assert (gardo.method, gardo.step, gardo.values[-1]) == ("gardo", 2000, 24.95)
 
 
 def test_the_real_configuration_draws_every_table(tmp_path):
-    specs, published = real_config()
+    """On tasks whose own suite is named otherwise, as those of the papers are."""
+    layout, published = load_layout(), load_published()
     labels = {m: m for m in ("base", "grpo", "gardo", "gardo_no_gate", "ddrl_synthetic", "diffusion_nft")}
     rows = []
     for base in ("one", "two"):
-        for task in specs["tasks"]:
+        for task in layout.tasks:
             for method in labels:
-                for i, column in enumerate(specs["columns"].values()):
-                    suite = task if column["suite"] == "own" else column["suite"]
+                for i, column in enumerate(layout.columns.values()):
+                    own = column.suite == "own"
+                    suite = f"suite of {task}" if own else column.suite
                     role = "cost" if suite == "training" else "unseen"
-                    key = (f"{base}{task}{method}", base, task, method, 0, 5, suite)
-                    rows.append((*key, column["metric"], role, 0.1 * i, 8))
-    images = [(*r[:7], "images_generated", "cost", 100.0, 0) for r in rows if r[7] == "train_wall_seconds"]
-    rows = [r for r in rows if r[7] != "images_generated"] + images
+                    key = (f"{base}{task}{method}", base, task, method, 0, 5, suite, own)
+                    rows.append((*key, column.metric, role, 0.1 * i, 8))
+    metric = COLUMNS.index("metric")
+    images = [
+        (*r[:metric], "images_generated", "cost", 100.0, 0) for r in rows if r[metric] == "train_wall_seconds"
+    ]
+    rows = [r for r in rows if r[metric] != "images_generated"] + images
     scores = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(COLUMNS[:-2])
-    tables = list(specs["tables"])
-    assert set(tables) == {
-        "main",
-        "counting",
-        "shortcut",
-        "ablation",
-        "diffusion_nft",
-        "second_base",
-        "ddrl",
-        "cost",
-    }
-    paths = render(scores, specs, labels, published, tmp_path, requested=tables)
+    tables = list(layout.tables)
+    paths = render(Scores(scores), layout, labels, published, tmp_path, requested=tables)
     assert len(paths) == 4 * len(tables)
     for table in tables:
         check_tex((tmp_path / f"{table}.tex").read_text(encoding="utf-8"))
@@ -355,6 +359,66 @@ def test_the_real_configuration_draws_every_table(tmp_path):
     assert "*GARDO β=0.04* | *2000*" in main and "*GARDO β=0.04* | *600*" in main
     assert "1400" not in main.split("OCR, 1400 gradient steps")[0]  # a row that is not shown
     assert "preference ViT = PickScore" in main and "SD3.5-Medium at 512 px" in main
+    of_own = pd.read_csv(tmp_path / "main.csv").query("column == 'gold'")
+    assert of_own["mean"].notna().all() and (of_own["suite"] == "suite of " + of_own["task"]).all()
+
+
+def images_of(scores: pd.DataFrame, metric: str, spread: float) -> dict:
+    """Two prompts of two images of every run, around its score."""
+    rows = scores[scores["metric"] == metric]
+    return {
+        key: Images(np.arange(2), np.array([[v - spread] * 2, [v + spread] * 2]))
+        for *key, v in rows[["run", "step", "suite", "metric", "value"]].itertuples(index=False, name=None)
+        for key in [tuple(key)]
+    }
+
+
+def one_column(**column) -> Layout:
+    """A layout with a table of one column."""
+    whole = {"header": "c", "metric": "gold", "suite": "own", "digits": 2, "better": "higher", **column}
+    table = {"title": "T", "bases": "all", "tasks": ["ocr"], "methods": ["*"], "columns": ["c"]}
+    roles = dict.fromkeys(ROLES, {"mark": ""})
+    return Layout(base_method="base", tasks={}, roles=roles, columns={"c": whole}, tables={"t": table})
+
+
+@pytest.mark.parametrize(
+    "column, plain, gated",
+    [
+        ({}, 0.31, 0.61),
+        ({"scale": 10, "over": 4}, 0.775, 1.525),
+        ({"per": "diversity"}, 3.1, 3.05),
+        ({"relative_to": "plain"}, 1.0, 0.61 / 0.31),
+    ],
+)
+@pytest.mark.parametrize("spread", [None, 0.2])
+def test_units_hold_with_and_without_single_images(tmp_path, column, plain, gated, spread):
+    """One function gives a table's values, so scores of single images change intervals and no mean."""
+    scores = small_scores()
+    images = {} if spread is None else images_of(scores, "gold", spread)
+    render(Scores(scores, images), one_column(**column), LABELS, {}, tmp_path)
+    table = pd.read_csv(tmp_path / "t.csv").set_index("method")
+    assert table.loc["plain", "mean"] == pytest.approx(plain, rel=1e-5)
+    assert table.loc["gated", "mean"] == pytest.approx(gated, rel=1e-5)
+    if spread:
+        wider = table["high"] - table["low"]
+        render(Scores(scores), one_column(**column), LABELS, {}, tmp_path)
+        alone = pd.read_csv(tmp_path / "t.csv").set_index("method")
+        assert (wider > (alone["high"] - alone["low"])).all()
+
+
+def test_a_table_can_be_drawn_without_the_papers_rows(tmp_path):
+    text = draw(tmp_path)["main.md"]
+    blocks = drawn(Scores(small_scores()), "main", LAYOUT, LABELS, ["b"])
+    assert [title for title, _ in blocks] == ["b, trained on OCR", "b, trained on geneval"]
+    for title, lines in blocks:
+        table = text.split(f"**{title}**\n\n")[1].split("\n\n")[0].splitlines()
+        assert pipe_table(lines) == [line for line in table if not line.startswith("| *P β=0*")]
+
+
+def test_a_column_that_is_not_declared_is_named():
+    with pytest.raises(ValueError, match=r"table 't' names the columns \['nosuch'\]; valid: c"):
+        table = one_column().tables["t"].model_dump() | {"columns": ["nosuch"]}
+        Layout(**one_column().model_dump() | {"tables": {"t": table}})
 
 
 def test_a_cost_per_nothing_is_a_dash(tmp_path):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from evaluation import tracking
+from reporting import tracking
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 600  # with two metrics per step more than one batch of 1000
@@ -148,7 +148,7 @@ def test_eight_processes_on_a_fresh_database(tmp_path):
 
     uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
     runs = [make_run(tmp_path, f"sd3__counting__gardo__s{seed}", steps=50) for seed in range(8)]
-    command = [sys.executable, "-m", "evaluation.tracking", "log", "--tracking-uri", uri]
+    command = [sys.executable, "-m", "reporting.tracking", "log", "--tracking-uri", uri]
     jobs = [
         subprocess.Popen(
             [*command, str(path), "--done", f"{path}.done"],

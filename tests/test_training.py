@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import methods
 import rewards
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE, POLICY, has_bf16
+from base_models.base import ADAPTER_FILE, POLICY
+from base_models.cpu_engine import has_bf16
 from base_models.flux import pack
 from benchmarks.loops import leave_the_base
 from methods import Loss
@@ -402,6 +403,7 @@ def test_the_card_of_an_adapter_tells_how_to_load_it_in_plain_diffusers(tmp_path
     trainer.run()
     config, card = trainer.config, (folder / "adapter" / "README.md").read_text()
     metadata = ModelCard(card).data
+    assert "alpha / rank = 2, stands in the metadata of its file" in card
     assert (metadata.base_model, metadata.license) == (f"resources/{base}", "apache-2.0")
     assert all(text in card for text in (config.run, config.hash, "`geneval_partial`", "3 of 3"))
     names = {}

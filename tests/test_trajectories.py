@@ -1,17 +1,14 @@
 """Windows of training histories and what is read off them, on curves whose answers are known."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from test_tables import check_tex
 
-from evaluation import trajectories, trajectory_tables
-from evaluation.tables import NoRows
+from reporting import trajectories, trajectory_tables
+from reporting.layout import CourseLayout, Layout, load_course, load_layout
+from reporting.tables import NoRows
 
-CONFIG = Path(__file__).parents[1] / "config"
 LABELS = {"base": "base", "grpo": "GRPO", "gardo": "GARDO", "grpo_shuffled": "shuffled"}
 COLUMNS = "run base task method seed step name value".split()
 AUXILIARY, UNSEEN = "scene_preference", "scene_text_score"
@@ -29,17 +26,16 @@ def history(method: str, seed: int = 1, task: str = "ocr", every: int = 1, **met
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def layout() -> tuple[dict, dict]:
+def layout() -> tuple[CourseLayout, Layout]:
     """config/trajectories.yaml and config/tables.yaml."""
-    course, specs = (yaml.safe_load((CONFIG / f"{n}.yaml").read_text()) for n in ("trajectories", "tables"))
-    return course, specs
+    return load_course(), load_layout()
 
 
 def draw(out, parts, windows=4, labels=LABELS, **options) -> dict[str, pd.DataFrame]:
     """The tables' .csv by name, rows by method and column (and what stands before the numbers)."""
     course, specs = layout()
     curves = trajectories.windowed(pd.concat(parts), windows)
-    course["windows"] = windows
+    course = course.model_copy(update={"windows": windows})
     paths = trajectory_tables.render(curves, ROLES, course, specs, labels, out, **options)
     return {path.stem: pd.read_csv(path) for path in paths if path.suffix == ".csv"}
 
@@ -254,15 +250,12 @@ def test_a_score_of_the_proxys_instrument_says_so(tmp_path):
     roles = {("b", "ocr"): {"exploit_rate": "proxy"}}
     trajectory_tables.render(curves, roles, course, specs, LABELS, tmp_path)
     text = (tmp_path / "selection.md").read_text()
-    assert "| proxy ↑ | exploit rate (proxy) ↓ |" in text and specs["roles"]["proxy"]["legend"] in text
+    assert "| proxy ↑ | exploit rate (proxy) ↓ |" in text and specs.roles["proxy"].legend in text
 
 
 def test_the_configuration_names_what_there_is():
     course, specs = layout()
-    assert set(course["tables"]) == set(trajectory_tables.KINDS) and not set(course["tables"]) & set(
-        specs["tables"]
-    )
-    for spec in course["tables"].values():
-        assert set(spec["columns"]) <= set(course["columns"])
-    assert list(course["tables"]["selection"]["selections"]) == list(trajectories.SELECTIONS)
-    assert course["windows"] >= 10  # points of a curve
+    assert {table.kind for table in course.tables.values()} == set(trajectory_tables.KINDS)
+    assert not set(course.tables) & set(specs.tables)
+    assert list(course.tables["selection"].selections) == list(trajectories.SELECTIONS)
+    assert course.windows >= 10  # points of a curve

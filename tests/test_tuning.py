@@ -3,7 +3,7 @@
 import pytest
 from test_instrument import CONFIG, CURVES, OWN, WORLD, blocks_of, changed
 
-from evaluation import tuning
+from reporting import tuning
 from training import resolve
 
 

@@ -14,8 +14,8 @@ import yaml
 from browser import check_report, needs_browser
 from repository_copy import copy_repository
 
-from evaluation import stored
-from evaluation.measures import KL
+from evaluation.scores import KL
+from reporting import stored
 
 UNJUDGED = {"not testable here", "by construction"}
 FIGURES = """learning_curves_images kl_and_gate over_optimisation proxy_versus_gold turn_tiny-sd3_ocr pareto
@@ -108,7 +108,7 @@ def test_an_isolated_metric_builds_its_environment_before_scoring_and_trains_not
     jobs = re.split(r"\n(?:local)?rule ", done.stdout + done.stderr)
     by_rule = {job.partition(":")[0]: job for job in jobs[1:]}
     assert "output: results/environments/hps_v3" in by_rule["reward_environment"]
-    assert "results/environments/hps_v3" in by_rule["score"]
+    assert "results/environments/hps_v3" in by_rule["evaluate"]
     assert "results/environments" not in by_rule["train"]
 
 
@@ -117,7 +117,7 @@ def test_the_papers_grid_is_planned_without_weights_and_stops_before_the_first_j
     paper = ["--configfile", "config/paper.yaml", "--"]
     done = snakemake(copy, "--dry-run", "--quiet", "rules", *paper, "results/tables", "results/base_check.md")
     jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
-    assert jobs["train"] == jobs["sample"] == jobs["score"] == "114"
+    assert jobs["train"] == jobs["evaluate"] == "114"
     assert jobs["prompts"] == "9" and jobs["data"] == jobs["base_check"] == "1"
     done = snakemake(copy, *paper, "results/tables", check=False)
     output = done.stdout + done.stderr
@@ -171,9 +171,9 @@ def test_nothing_is_left_to_do_and_a_remark_re_trains_nothing(finished):
         (finished / path).write_text((finished / path).read_text() + "\n# a remark\n")
     assert planned(finished) == set()
     for style, drawn in (
-        ("evaluation/tables.py", {"tables"}),
+        ("reporting/tables.py", {"tables"}),
         ("config/tables.yaml", {"tables", "pages"}),
-        ("evaluation/figures/style.py", {"tables", "pages", "figures"}),
+        ("reporting/figures/style.py", {"tables", "pages", "figures"}),
         ("config/claims.yaml", {"tables", "pages", "figures", "claims"}),
         ("config/instrument.yaml", {"tables", "pages", "figures", "claims", "instrument"}),
     ):
@@ -214,7 +214,7 @@ def test_a_changed_method_re_trains_that_method_alone(finished):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, rule, task", [("geneval_train", "train", "geneval"), ("ocr_test", "sample", None)]
+    "name, rule, task", [("geneval_train", "train", "geneval"), ("ocr_test", "evaluate", None)]
 )
 def test_other_prompts_make_what_they_enter_again(finished, name, rule, task):
     path = finished / f"resources/prompts/{name}.jsonl"
@@ -248,7 +248,7 @@ def test_stored_runs_give_the_same_tables_without_training(finished, tmp_path):
     elsewhere = copy_repository(tmp_path / "elsewhere")
     done = snakemake(elsewhere, "--config", f"stored_runs={store}", *SMOKE, "results/tables")
     output = done.stdout + done.stderr
-    assert "rule restore" in output and "rule train" not in output and "rule sample" not in output
+    assert "rule restore" in output and "rule train" not in output and "rule evaluate" not in output
     for name in ("main", "turn", "selection", "cost_runs"):
         table = f"results/tables/{name}.csv"
         assert (elsewhere / table).read_bytes() == (finished / table).read_bytes()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from training.command import default_device, run_command, set_threads, start_quickly
@@ -11,11 +14,14 @@ from training.command import default_device, run_command, set_threads, start_qui
 
 def _run(arguments) -> None:
     from training.configuration import load_run
+    from training.lock import only_writer
     from training.trainer import Trainer
 
     config = load_run(arguments.folder)
     check_weights(config.weights)
-    Trainer(config, arguments.folder, data=arguments.data, device=arguments.device).run()
+    first = os.environ.get("RANK", "0") == "0"  # of several processes; the others write nothing
+    with only_writer(arguments.folder) if first else nullcontext():
+        Trainer(config, arguments.folder, data=arguments.data, device=arguments.device).run()
 
 
 def _data(arguments) -> None:
@@ -23,20 +29,31 @@ def _data(arguments) -> None:
     from training import data
     from training.image_folder import ImageFolder
     from training.prompts import PromptSet
-    from training.resolve import load_base_model, load_task
+    from training.ranks import Ranks
+    from training.resolve import load_base_model, load_task, weights_of
 
-    model = open_base_model(load_base_model(arguments.base, arguments.task), arguments.device)
-    task = load_task(arguments.task)
-    prompts = PromptSet(Path(task.prompts), task.tag_weights, model)
+    ranks = Ranks(arguments.device)
+    base, task = load_base_model(arguments.base, arguments.task), load_task(arguments.task)
+    model = open_base_model(base, ranks.device)
+    prompts = PromptSet(Path(task.prompts), task.tag_weights, model, ranks=ranks)
     model.release_text_encoders()
+    per_prompt, batch = arguments.per_prompt, arguments.batch
     if arguments.kind == "synthetic":
-        latents = data.synthetic_latents(model, prompts, arguments.per_prompt, arguments.batch)
-    elif task.real_data == "scenes":
-        latents = data.real_latents(model, prompts, arguments.per_prompt, arguments.batch)
-    else:
-        folder = ImageFolder(Path(task.real_data))
-        latents = folder.latents(model, prompts.prompts, arguments.per_prompt, arguments.batch)
-    data.save(arguments.out, latents, prompts, arguments.per_prompt)
+        identity = [base.model_dump(mode="json"), weights_of(base, task), prompts.prompts, per_prompt, batch]
+        data.save_in_parts(
+            arguments.out,
+            lambda wanted: data.synthetic_parts(model, prompts, per_prompt, batch, wanted),
+            count=-(-len(prompts.prompts) * per_prompt // batch),
+            identity=json.dumps(identity),
+            prompts=prompts,
+            per_prompt=per_prompt,
+            ranks=ranks,
+        )
+    elif ranks.main and task.real_data == "scenes":
+        data.save(arguments.out, data.real_latents(model, prompts, per_prompt, batch), prompts, per_prompt)
+    elif ranks.main:
+        latents = ImageFolder(Path(task.real_data)).latents(model, prompts.prompts, per_prompt, batch)
+        data.save(arguments.out, latents, prompts, per_prompt)
 
 
 def check_weights(recorded: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import os
 import sys
 
 # Environment of the workflow's jobs: large temporary tensors go through the heap. Fresh pages from the system
@@ -28,11 +29,27 @@ def start_quickly() -> None:
 
 
 def set_threads(count: int) -> None:
-    """A job uses the threads it is given and no more."""
+    """A job uses the threads it is given and no more, and on an accelerator only kernels that repeat."""
     import torch  # commands that only render do without it
 
     torch.set_num_threads(count)
     torch.set_num_interop_threads(1)
+    if torch.cuda.is_available():
+        repeatable()
+
+
+def repeatable() -> None:
+    """Ask CUDA for kernels that give equal results in equal calls, in float32 where that is asked for.
+
+    Where an operator has none, torch warns and goes on: that job does not repeat bit for bit.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.backends.cudnn.benchmark = False  # which would choose kernels by their time
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # of no use without a bug
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def default_device() -> str:

@@ -7,6 +7,8 @@ them. Both hold every training prompt of the task the same number of times.
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +20,83 @@ from tqdm import tqdm
 from base_models.base import BaseModel
 from processes.sampling import noise, sample_ode
 from scenes.renderer import render
-from training.files import replacing, sort_metadata
+from training.files import replacing, sort_metadata, write_text
 from training.prompts import PromptSet
+from training.ranks import Ranks
 from training.seeding import generator, seed_of
+
+Wanted = Callable[[int], bool]  # whether this process makes the part of that number
+Parts = Iterator[tuple[int, torch.Tensor]]  # number of a part, and its latents
+
+
+def synthetic_parts(
+    model: BaseModel, prompts: PromptSet, per_prompt: int, batch: int, wanted: Wanted = lambda _: True
+) -> Parts:
+    """Samples of the frozen base model, ``batch`` at a time; deterministic."""
+    index = torch.arange(len(prompts.prompts)).repeat_interleave(per_prompt)
+    rng = generator("synthetic data")
+    for number, rows in enumerate(index.split(batch)):
+        # Drawn for every part, so that a part's noise does not depend on who makes which.
+        initial = noise((len(rows), *model.latent_shape), rng, torch.device("cpu"))
+        if wanted(number):
+            yield (
+                number,
+                sample_ode(
+                    model,
+                    prompts.embeddings[rows],
+                    initial.to(model.device),
+                    steps=model.config.evaluation_steps,
+                    batch=batch,
+                    empty=prompts.empty,
+                ),
+            )
 
 
 def synthetic_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, batch: int) -> torch.Tensor:
-    """Samples of the frozen base model, (prompts * per_prompt, ...); deterministic."""
-    index = torch.arange(len(prompts.prompts)).repeat_interleave(per_prompt)
-    rng = generator("synthetic data")
-    parts = []
-    for rows in tqdm(index.split(batch), desc="sampling data", unit="batch", mininterval=2):
-        initial = noise((len(rows), *model.latent_shape), rng, model.device)
-        steps = model.config.evaluation_steps
-        parts.append(
-            sample_ode(
-                model, prompts.embeddings[rows], initial, steps=steps, batch=batch, empty=prompts.empty
-            )
-        )
-    return torch.cat(parts)
+    """All parts, (prompts * per_prompt, ...)."""
+    return torch.cat([latents for _, latents in synthetic_parts(model, prompts, per_prompt, batch)])
+
+
+def save_in_parts(
+    path: Path,
+    parts: Callable[[Wanted], Parts],
+    count: int,
+    identity: str,
+    prompts: PromptSet,
+    per_prompt: int,
+    ranks: Ranks,
+) -> None:
+    """Write ``count`` parts, each process its own, then ``path`` from all of them.
+
+    Parts lie beside ``path`` until then; a job that is started again makes those that are missing.
+
+    Args:
+        identity: of everything the latents depend on. Parts of another one are dropped.
+    """
+    folder = path.with_name(f".{path.name}.parts")
+    if ranks.main:
+        mark = folder / "identity"
+        if not mark.exists() or mark.read_text() != identity:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_text(mark, identity)
+    ranks.wait()
+
+    def file(number: int) -> Path:
+        return folder / f"{number:06d}.safetensors"
+
+    own = [n for n in range(ranks.index, count, ranks.count) if not file(n).exists()]
+    with tqdm(desc="making data", total=len(own), unit="part", mininterval=2, disable=not ranks.main) as bar:
+        for number, latents in parts(set(own).__contains__):
+            with replacing(file(number)) as temporary:
+                save_file({"latents": latents.cpu().contiguous()}, temporary)
+            bar.update()
+    ranks.wait()
+    if ranks.main:
+        latents = torch.cat([load_file(file(number))["latents"] for number in range(count)])
+        save(path, latents, prompts, per_prompt)
+        shutil.rmtree(folder)
+    ranks.wait()
 
 
 def encode_scenes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
@@ -44,6 +45,9 @@ image = pipe(
     width={size},
 ).images[0]
 ```
+
+The scale of the adapter, alpha / rank = {scale:g}, stands in the metadata of its file. Loaders that do not
+read it apply the adapter with a scale of 1; diffusers {diffusers}, which wrote the file, reads it.
 
 The base model's licence ({license}) holds for the adapter too.
 """
@@ -90,4 +94,6 @@ def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
         tokens=base.max_sequence_length,
         size=base.image_size,
         license=base.license,
+        scale=base.lora.alpha / base.lora.rank,
+        diffusers=version("diffusers"),
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from base_models.base import BaseModel, Prompts
+from base_models.base import BaseModel, Embeddings
 from scenes.prompts import read
 from training.ranks import Ranks
 from training.seeding import seed_of
@@ -27,9 +32,27 @@ def _room(file: Path, count: int, like: torch.Tensor) -> torch.Tensor:
     if not file.exists() and needed > free:  # a full disk would kill the process without a word
         raise ValueError(
             f"embeddings of {count} prompts need {needed / 1e9:.1f} GB in {file.parent.parent}, "
-            f"{free / 1e9:.1f} GB are free; TMPDIR names another folder"
+            f"{free / 1e9:.1f} GB are free; TMPDIR or {KEPT} names another folder"
         )
     return torch.from_file(str(file), shared=True, size=shape.numel(), dtype=like.dtype).view(shape)
+
+
+KEPT = "GOODHART_EMBEDDINGS"  # environment: a folder in which embeddings stay
+
+
+@contextmanager
+def _folder(model: BaseModel, texts: list[str], ranks: Ranks | None) -> Iterator[Path]:
+    """Where the embeddings lie while they are opened: gone after the block, or kept where ``KEPT`` says."""
+    if not os.environ.get(KEPT) or model.config.revision is None:  # no commit: the weights may change
+        with ranks.node_folder() if ranks else tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+        return
+    identity = json.dumps([texts, model.config.model_dump(mode="json")], sort_keys=True)
+    folder = Path(os.environ[KEPT]) / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    yield folder
+    if ranks:
+        ranks.wait()
 
 
 class PromptList:
@@ -59,7 +82,11 @@ class PromptList:
 
 
 class PromptSet(PromptList):
-    """Training prompts with embeddings computed once, by the first rank of each node."""
+    """Training prompts with embeddings computed once per node, a share by each of its processes.
+
+    Where those of a model of the hub are kept (``KEPT``), all runs of the same prompts use them, and an
+    interrupted run goes on with what is missing.
+    """
 
     def __init__(
         self,
@@ -72,25 +99,31 @@ class PromptSet(PromptList):
         super().__init__(read(path), tag_weights)
         texts = [p["prompt"] for p in self.prompts]
         first = ranks is None or ranks.first_of_node
-        with ranks.node_folder() if ranks else tempfile.TemporaryDirectory() as name:
+        with _folder(model, texts, ranks) as folder:
             if first:
-                self.embeddings = self._rooms(Path(name), model, texts)
-                self._embed(model, texts, batch)
+                self.embeddings = self._rooms(folder, model, texts)
             if ranks:
                 ranks.wait()
             if not first:
-                self.embeddings = self._rooms(Path(name), model, texts)
+                self.embeddings = self._rooms(folder, model, texts)
+            self._embed(model, texts, batch, *(ranks.on_node if ranks else (0, 1)))
+            if ranks:
+                ranks.wait()
         self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
 
-    def _embed(self, model: BaseModel, texts: list[str], batch: int) -> None:
-        starts = range(0, len(texts), batch)
-        for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5):
-            part = model.encode_prompts(texts[start : start + batch])
-            self.embeddings.tokens[start : start + batch] = part.tokens
-            self.embeddings.pooled[start : start + batch] = part.pooled
+    def _embed(self, model: BaseModel, texts: list[str], batch: int, own: int, count: int) -> None:
+        """Every ``count``-th batch from ``own`` on; batches are the same for any number of ranks."""
+        starts = range(0, len(texts), batch)[own::count]
+        *_, last = self.embeddings.tensors.values()
+        for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5, disable=own != 0):
+            rows = slice(start, start + batch)
+            # Written last, and zero until then. A true zero there costs no more than to embed it again.
+            if (last[rows].flatten(1)[:, -1] != 0).all():
+                continue
+            for name, values in model.encode_prompts(texts[rows]).tensors.items():
+                self.embeddings.tensors[name][rows] = values
 
     @staticmethod
-    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Prompts:
-        example = model.encode_prompts(texts[:1])
-        rooms = {"tokens": example.tokens, "pooled": example.pooled}
-        return Prompts(*(_room(folder / name, len(texts), like) for name, like in rooms.items()))
+    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Embeddings:
+        example = model.encode_prompts(texts[:1]).tensors
+        return Embeddings({name: _room(folder / name, len(texts), like) for name, like in example.items()})

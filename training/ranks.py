@@ -9,11 +9,13 @@ several have any that accelerate understands:
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,13 +24,29 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 
 T = TypeVar("T")
+TIMEOUT = "GOODHART_PROCESS_TIMEOUT"  # environment: minutes that processes wait for each other
+# NCCL's own ten minutes are less than one process may need alone: to read a pipeline from a network disk, to
+# load a reward's 17 GB. A process that has died ends the others at once, whatever this says.
+DEFAULT_TIMEOUT = 120
+
+
+def timeout() -> timedelta:
+    """How long processes wait for each other. Raises ``ValueError`` naming the variable."""
+    given = os.environ.get(TIMEOUT, "") or str(DEFAULT_TIMEOUT)
+    try:
+        minutes = float(given)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise ValueError(f"{TIMEOUT} is {given!r}; valid: minutes, a number above 0")
+    return timedelta(minutes=minutes)
 
 
 class Ranks:
     """This rank among all. ``device`` is "cpu", or "cuda" for the accelerator of each rank."""
 
     def __init__(self, device: str = "cpu"):
-        self._state = PartialState(cpu=device == "cpu")
+        self._state = PartialState(cpu=device == "cpu", timeout=timeout())
         self.count, self.index = self._state.num_processes, self._state.process_index
         self.main = self._state.is_main_process
         self.device = self._state.device
@@ -67,6 +85,11 @@ class Ranks:
     @property
     def first_of_node(self) -> bool:
         return self._state.is_local_main_process
+
+    @property
+    def on_node(self) -> tuple[int, int]:
+        """This process's number among those of its node, and how many they are."""
+        return self._state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
 
     @contextmanager
     def node_folder(self) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import base_models
@@ -40,18 +40,36 @@ RESOURCES = Path("resources")
 
 @dataclass(frozen=True)
 class GridRow:
-    """Runs of several methods on one base model and task."""
+    """Runs of several methods on one base model and task.
+
+    ``training`` and ``parameters`` go over those of the main config, for this row alone.
+    """
 
     base: str
     task: str
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
+    training: dict = field(default_factory=dict)
+    parameters: dict = field(default_factory=dict)
+
+    def over(self, config: dict) -> dict:
+        """The main config with the row's own settings laid on it."""
+        return config | {
+            key: {**config.get(key, {}), **getattr(self, key)} for key in ("training", "parameters")
+        }
 
 
 def grid_rows(config: dict) -> list[GridRow]:
     """The rows of ``config['grid']``; a row without seeds takes ``config['seeds']``."""
     return [
-        GridRow(row["base"], row["task"], tuple(row["methods"]), tuple(row.get("seeds", config["seeds"])))
+        GridRow(
+            row["base"],
+            row["task"],
+            tuple(row["methods"]),
+            tuple(row.get("seeds", config["seeds"])),
+            row.get("training", {}),
+            row.get("parameters", {}),
+        )
         for row in config["grid"]
     ]
 
@@ -196,15 +214,23 @@ def _start(base: str, task: str, method: str, seed: int, config: dict, followed:
 
 
 def resolve_run(
-    base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...] = ()
+    base: str,
+    task: str,
+    method: str,
+    seed: int,
+    config: dict,
+    row: GridRow | None = None,
+    followed: tuple[str, ...] = (),
 ) -> RunConfig:
     """One run with all defaults filled in. Raises ``ConfigError``.
 
     Training settings are layered: the task's, then the method's, then the ``training`` section of the
     main config (which presets such as ``config/smoke.yaml`` use to shorten every run). Its ``parameters``
-    section goes over the parameters of every method that has them. ``followed``: the methods whose
-    ``start_from`` led here.
+    section goes over the parameters of every method that has them. Those of the grid's ``row`` go over both;
+    the run that this one starts from has none. ``followed``: the methods whose ``start_from`` led here.
     """
+    start = _start(base, task, method, seed, config, followed)
+    config = row.over(config) if row else config
     task_config, method_file = load_task(task), load_method(method)
     base_config = load_base_model(base, task)
     layers = {**task_config.training, **method_file.training, **config.get("training", {})}
@@ -244,7 +270,6 @@ def resolve_run(
     _check_needs(parameters.needs(), training, method_file.algorithm, where)
     if training.data == "real" and task_config.real_data is None:
         raise ConfigError(f"{where}: key 'data' is 'real', but config/tasks/{task}.yaml has no 'real_data'")
-    start = _start(base, task, method, seed, config, followed)
     shares = config.get("snapshot_shares", [])
     snapshots = sorted({round(training.iterations * share) for share in shares} - {0, training.iterations})
     content = {
@@ -268,17 +293,27 @@ def resolve_run(
 
 def resolve_grid(config: dict) -> dict[str, RunConfig]:
     """Every run of the grid by its id. Raises ``ConfigError`` for the first thing that is wrong."""
-    runs = {}
+    runs: dict[str, RunConfig] = {}
     known = {key for name in methods.names() for key in methods.get(name).Config.model_fields}
-    for key in config.get("parameters", {}):
-        if key not in known:
-            raise ConfigError(f"key 'parameters.{key}': no method has it; valid: {', '.join(sorted(known))}")
-    for row in grid_rows(config):
+    _check_parameters("parameters", config.get("parameters", {}), known)
+    for number, row in enumerate(grid_rows(config), start=1):
+        own = {k for m in row.methods for k in methods.get(load_method(m).algorithm).Config.model_fields}
+        _check_parameters(f"grid row {number}: parameters", row.parameters, own)
         for method in row.methods:
             for seed in row.seeds:
-                run = resolve_run(row.base, row.task, method, seed, config)
-                runs[run.run] = run
+                run = resolve_run(row.base, row.task, method, seed, config, row)
+                if runs.setdefault(run.run, run) != run:
+                    raise ConfigError(
+                        f"grid row {number}: {run.run} stands in an earlier row with other settings; "
+                        "a method of its own in config/methods/ can have them"
+                    )
     return runs
+
+
+def _check_parameters(where: str, given: dict, known: set[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"key '{where}.{key}': no method has it; valid: {', '.join(sorted(known))}")
 
 
 def starting_runs(runs: dict[str, RunConfig], config: dict) -> dict[str, RunConfig]:

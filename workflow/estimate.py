@@ -11,7 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +27,7 @@ from training.configuration import RunConfig, read_yaml
 from workflow.plan import RESULTS, Plan, make_plan
 from workflow.readiness import Jobs, images_of, missing_base_models, needed_bytes, opened, plugins
 
+WIDTH = 100  # columns of a screen
 DATA_FILE = re.compile(r"(?P<base>.+?)__(?P<task>.+)__(?P<kind>synthetic|real)\d+")
 
 
@@ -104,6 +107,51 @@ def _lines(title: str, lines: list[str]) -> list[str]:
     return ["", title, *(f"  {line}" for line in lines or ["nothing"])]
 
 
+def _wrapped(title: str, names: Iterable[str]) -> list[str]:
+    """``title: a, b, c`` in lines of a screen's width; nothing for no names."""
+    listed = ", ".join(names)
+    return (
+        textwrap.wrap(f"{title}: {listed}", WIDTH - 2, subsequent_indent="  ", break_on_hyphens=False)
+        if listed
+        else []
+    )
+
+
+def prompt_summary(jobs: Jobs) -> list[str]:
+    fetched, sizes = prompt_sets.load(), {}
+    for name in sorted(jobs.prompts):
+        sizes[name] = prompt_sets.size(prompt_sets.FOLDER / f"{name}.jsonl") or "?"
+    groups = {"to fetch": fetched.keys(), "to generate": sizes.keys() - fetched.keys()}
+    return [
+        line
+        for title, names in groups.items()
+        for line in _wrapped(title, (f"{name} ({size})" for name, size in sizes.items() if name in names))
+    ]
+
+
+def weight_summary(plan: Plan, jobs: Jobs) -> list[str]:
+    """Base models and rewards by what is to be done for them; ``weight_lines`` says how."""
+    bases = {run.base: run.base_model for run in opened(plan, jobs).values()}
+    missing = missing_base_models(plan, jobs, jobs_run_here=False)
+    todo: dict[str, list[str]] = {"base models at hand": [], "base models missing": []}
+    for name, base in bases.items():
+        absent = any(f"/{name}.yaml:" in line for line in missing)
+        if absent or is_hub_id(base.path):
+            todo["base models missing" if absent else "base models at hand"].append(name)
+    for plugin in plugins(plan, jobs):
+        states = [_state(source, plugin.name).partition(":")[0] for source in plugin.hub]
+        for state in ("no commit pinned", "missing", "at hand"):
+            if state in states:
+                todo.setdefault(f"rewards and encoders {state}", []).append(plugin.name)
+                break
+    gated = [source.repository for plugin in plugins(plan, jobs) for source in plugin.hub if source.gated]
+    todo["licences to accept"] = [
+        *(base.license for base in bases.values() if is_hub_id(base.path)),
+        *dict.fromkeys(gated),
+    ]
+    return [line for title, names in todo.items() for line in _wrapped(title, names)]
+
+
 def _drawn(table: pd.DataFrame) -> list[str]:
     text = table.to_string(index=False, na_rep="-", float_format="{:,.1f}".format)
     return [] if table.empty else text.splitlines()
@@ -152,25 +200,28 @@ def prompt_lines(jobs: Jobs) -> list[str]:
         entry = fetched[name]
         lines.append(f"{name}: {entry.licence}, {count}")
         for file, url in zip(entry.files, entry.urls(), strict=True):
-            lines.append(f"    {url}, sha256 {'recorded' if file.sha256 else 'not recorded'}")
+            lines.append(f"    {url}, {' and '.join(file.recorded) or 'no sum'} recorded")
     return lines
 
 
-def report(plan: Plan, counts: Counter, jobs: Jobs, title: str) -> str:
-    """The whole plan as text."""
+def report(plan: Plan, counts: Counter, jobs: Jobs, title: str, details: bool = False) -> str:
+    """The plan as text: one screen, or with ``details`` every address, licence and command."""
     table = training_table(plan, jobs)
-    images = sum(images_of(plan, plan.runs[name]) for name in jobs.sample)
+    images = sum(images_of(plan, plan.runs[name]) for name in jobs.evaluate)
     RESULTS.mkdir(exist_ok=True)
     needed, free = needed_bytes(plan, jobs) / 1e9, shutil.disk_usage(RESULTS).free / 1e9
+    prompts = prompt_lines(jobs) if details else prompt_summary(jobs)
+    weights = weight_lines(plan, jobs) if details else weight_summary(plan, jobs)
     return "\n".join(
         [
             title,
-            *_lines("Jobs", _drawn(pd.DataFrame(sorted(counts.items()), columns=["rule", "jobs"]))),
+            *_lines("Jobs", _wrapped("per rule", (f"{n} {rule}" for rule, n in sorted(counts.items())))),
             *_lines("Training", _drawn(table) + hours_lines(table)),
             *_lines("Evaluation", [f"{images:,} images to sample and score; time not measured"]),
             *_lines("Disk", [f"{needed:.1f} GB of results, {free:.1f} GB are free"]),
-            *_lines("Prompt sets", prompt_lines(jobs)),
-            *_lines("Weights from a hub", weight_lines(plan, jobs)),
+            *_lines("Prompt sets", prompts),
+            *_lines("Weights from a hub", weights),
+            *([] if details else ["", "Addresses, licences and commands: --details"]),
         ]
     )
 
@@ -181,13 +232,15 @@ def _estimate(arguments) -> None:
         update_config(config, read_yaml(Path(path)))
     counts, jobs = planned(arguments.configfile, arguments.target)
     names = " and ".join(arguments.configfile)
-    print(report(make_plan(config), counts, jobs, f"Plan of {names} for {arguments.target}"))
+    title = f"Plan of {names} for {arguments.target}"
+    print(report(make_plan(config), counts, jobs, title, arguments.details))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workflow.estimate", description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", nargs="+", default=["config/config.yaml"])
     parser.add_argument("--target", default="results/tables")
+    parser.add_argument("--details", action="store_true", help="every address, licence and command")
     parser.set_defaults(call=_estimate)
     return run_command(parser.parse_args())
 

@@ -21,6 +21,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -30,6 +31,8 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from setproctitle import setproctitle
 
 FOLDER = "GOODHART_FORK_SERVER"  # environment: where the socket lies; set but empty: no server
 LOG = Path("logs/fork_server.log")
@@ -173,6 +176,7 @@ def run(job: dict) -> None:
     os.environ.update(job["environment"])
     sys.path[0] = job["cwd"]
     sys.argv = [job["module"], *job["arguments"]]
+    setproctitle(shlex.join(["python", "-m", *sys.argv]))  # what ps shows, instead of this module
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # as in a new process; Python's own does so by itself

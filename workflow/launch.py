@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workflow.job import become
+from workflow.job import announce, become
 
 # Set by srun in every task: this node's number, and the address srun was called from: the first node's.
 RANK, FIRST_NODE = "SLURM_PROCID", "SLURM_LAUNCH_NODE_IPADDR"
@@ -101,6 +101,8 @@ def main() -> None:
         launch = Launch(given.gpus, given.processes, given.nodes, given.threads)
     except ValueError as error:
         sys.exit(f"error: {error}")
+    if given.port is None:
+        announce()
     if launch.total == 1:
         become("training", launch.training(given.arguments))
     if given.port is None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 import prompt_sets
 from base_models.base import ADAPTER_FILE
-from evaluation import stored
-from evaluation.configuration import EvaluationConfig, load_evaluation, sampling_settings, scoring_settings
+from evaluation.configuration import (
+    EvaluationConfig,
+    expected_base,
+    load_evaluation,
+    run_evaluation,
+)
+from reporting import stored
+from reporting.base_check import Recorded
+from reporting.results import OwnSuite, RenderingSettings
 from rewards.weights import verify
 from training.configuration import ConfigError, RunConfig, TaskConfig
 from training.files import sha256, to_yaml, write_if_changed
@@ -129,11 +138,11 @@ def make_plan(config: dict) -> Plan:
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     write_runs({**starting, **runs}, RESULTS)
     for name, task in tasks.items():  # apart, so that a task more in the grid scores no other's images again
-        write_settings(f"sampling/{name}", sampling_settings(evaluation, task))
-        write_settings(f"scoring/{name}", scoring_settings(evaluation, task))
-    metrics = {name: {"metrics": suite.metrics} for name, suite in evaluation.suites.items()}
-    write_settings("suites", {"suites": metrics})
-    write_settings("rendering", rendering_settings(config, evaluation))
+        write_settings(f"evaluation/{name}", run_evaluation(evaluation, task))
+    rendering = rendering_settings(config, evaluation)
+    write_settings("rendering", rendering)
+    recorded = expected_base(evaluation, rendering.bases)
+    write_settings("base_check", Recorded(suites=list(evaluation.suites), scores=recorded))
     store = config.get("stored_runs")
     return Plan(
         runs,
@@ -164,23 +173,23 @@ def stored_runs(runs: dict[str, RunConfig], store: Path) -> list[str]:
     ]
 
 
-def write_settings(name: str, settings: dict) -> None:
+def write_settings(name: str, settings: BaseModel) -> None:
     """``results/config/<name>.yaml``; an equal file keeps its time stamp and triggers nothing."""
-    write_if_changed(RESULTS / "config" / f"{name}.yaml", to_yaml(settings))
+    write_if_changed(RESULTS / "config" / f"{name}.yaml", to_yaml(settings.model_dump(mode="json")))
 
 
-def rendering_settings(config: dict, evaluation: EvaluationConfig) -> dict:
-    """Labels and order of methods, order of base models, requested tables, proxy metric and own suite of each
-    task."""
+def rendering_settings(config: dict, evaluation: EvaluationConfig) -> RenderingSettings:
     rows = grid_rows(config)
+    tasks = {row.task: load_task(row.task) for row in rows}
     methods = dict.fromkeys(method for row in rows for method in row.methods)
-    return {
-        "methods": {name: load_method(name).label for name in methods},
-        "bases": list(dict.fromkeys(row.base for row in rows)),
-        "proxies": {row.task: load_task(row.task).proxy_metric for row in rows},
-        "suites": {
-            task: {"name": own, "prompts": evaluation.suites[own].prompts}
-            for task, own in ((row.task, load_task(row.task).suites[0]) for row in rows)
+    bases = list(dict.fromkeys(row.base for row in rows))
+    own = {name: task.suites[0] for name, task in tasks.items()}
+    return RenderingSettings(
+        methods={name: load_method(name).label for name in methods},
+        bases=bases,
+        proxies={name: task.proxy_metric for name, task in tasks.items()},
+        suites={
+            task: OwnSuite(name=name, prompts=evaluation.suites[name].prompts) for task, name in own.items()
         },
-        "tables": config["tables"],
-    }
+        tables=config["tables"],
+    )

@@ -1,4 +1,4 @@
-"""What must be at hand before the first job: weights, a GPU, checksums, real images, room on the disk.
+"""What must be at hand before the first job: weights, a GPU, real images, room on the disk.
 
 A dry run needs none of it. A real run asks for what its own jobs need, and stops with all that is missing.
 """
@@ -30,8 +30,7 @@ class Jobs:
     """Jobs that are still to be done, as far as they need something: names of runs and prompt sets."""
 
     train: set[str] = field(default_factory=set)
-    sample: set[str] = field(default_factory=set)
-    score: set[str] = field(default_factory=set)
+    evaluate: set[str] = field(default_factory=set)
     data: set[tuple[str, str, str]] = field(default_factory=set)  # base, task, kind
     prompts: set[str] = field(default_factory=set)
     tables: bool = False
@@ -39,14 +38,14 @@ class Jobs:
     @property
     def with_models(self) -> bool:
         """Whether one of them opens a model."""
-        return bool(self.train or self.sample or self.score or self.data)
+        return bool(self.train or self.evaluate or self.data)
 
     @classmethod
     def of(cls, jobs: Iterable[tuple[str, dict]]) -> Jobs:
         """From (rule, wildcards) of each job."""
         found = cls()
         for rule, wildcards in jobs:
-            if rule in ("train", "sample", "score"):
+            if rule in ("train", "evaluate"):
                 getattr(found, rule).add(wildcards["run"])
             elif rule == "data":
                 found.data.add((wildcards["base"], wildcards["task"], wildcards["kind"]))
@@ -63,7 +62,6 @@ def check_ready(plan: Plan, jobs: Jobs, *, jobs_run_here: bool) -> None:
         *(empty_tables(plan.tables, plan.rows) if jobs.tables else []),
         *missing_base_models(plan, jobs, jobs_run_here=jobs_run_here),
         *missing_weights(plan, jobs),
-        *missing_checksums(jobs.prompts),
         *missing_images(plan, jobs),
         *missing_room(plan, jobs),
     ]
@@ -73,7 +71,7 @@ def check_ready(plan: Plan, jobs: Jobs, *, jobs_run_here: bool) -> None:
 
 def opened(plan: Plan, jobs: Jobs) -> dict[str, RunConfig]:
     """One run of each base model that a job opens, by the base model's name."""
-    runs = [plan.trained[name] for name in sorted(jobs.train | jobs.sample)]
+    runs = [plan.trained[name] for name in sorted(jobs.train | jobs.evaluate)]
     runs += [plan.run_on(base, task) for base, task, _ in sorted(jobs.data)]
     return {run.base: run for run in runs}
 
@@ -97,7 +95,7 @@ def plugins(plan: Plan, jobs: Jobs) -> list[type]:
             task = run.task_settings
             metrics |= set(task.rewards())
             encoders.add(task.features)
-    for name in jobs.score:
+    for name in jobs.evaluate:
         for suite in plan.tasks[plan.runs[name].task].suites:
             metrics |= set(plan.evaluation.suites[suite].scored())
         encoders.add(plan.evaluation.features)
@@ -110,17 +108,6 @@ def missing_weights(plan: Plan, jobs: Jobs) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
-
-
-def missing_checksums(sets: Iterable[str]) -> list[str]:
-    fetched = prompt_sets.load()
-    open_sets = [n for n in sorted(sets) if n in fetched and any(f.sha256 is None for f in fetched[n].files)]
-    if not open_sets:
-        return []
-    return [
-        f"config/prompt_sets.yaml records no sha256 for {', '.join(open_sets)}; `python -m prompt_sets sums` "
-        "downloads them and prints what to check and write there"
-    ]
 
 
 def missing_images(plan: Plan, jobs: Jobs) -> list[str]:
@@ -141,14 +128,18 @@ def images_of(plan: Plan, run: RunConfig) -> int:
 
 
 def needed_bytes(plan: Plan, jobs: Jobs) -> int:
-    """Upper estimate of what jobs write: evaluation images, adapters with checkpoints, data latents."""
+    """Upper estimate of what jobs write: evaluation images (as if nothing compressed them), adapters with
+    checkpoints, data latents."""
     total = 0
     for base, task, _ in jobs.data:  # a latent takes no more room than its image
         prompts = prompt_sets.size(plan.tasks[task].prompts) or 0
         side = plan.run_on(base, task).base_model.image_size
         total += prompts * plan.data_per_prompt * side**2 * CHANNELS
-    for run in (plan.runs[name] for name in jobs.sample):
-        total += images_of(plan, run) * run.base_model.image_size**2 * CHANNELS
+    images = [
+        images_of(plan, run) * run.base_model.image_size**2 * CHANNELS
+        for run in (plan.runs[name] for name in jobs.evaluate)
+    ]
+    total += sum(images) if plan.evaluation.keep_images else max(images, default=0)
     for run in (plan.trained[name] for name in jobs.train):
         lora = run.base_model.lora
         total += (4 + len(run.snapshots)) * 4 * 4096 * lora.rank * len(lora.target_modules)

@@ -6,13 +6,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from didactic.configuration import load as load_mixture
-from evaluation import claim_tests, instrument_settings
-from training.configuration import ConfigError, read_yaml
+from reporting import claim_tests, instrument_settings
+from reporting.layout import COURSE, TABLES, CourseTable, Table, load_course, load_layout, match
+from training.configuration import ConfigError
 from training.resolve import method_names, task_names
 
-CLAIMS, TABLES, COURSE, MIXTURE = (
-    Path(f"config/{name}.yaml") for name in ("claims", "tables", "trajectories", "gaussian_mixture")
-)
+CLAIMS, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "gaussian_mixture"))
+LAYOUTS = {TABLES: load_layout, COURSE: load_course}
 
 
 def check_instrument() -> None:
@@ -42,9 +42,10 @@ def check_claims() -> None:
                     )
 
 
-def _tables() -> dict[str, tuple[Path, dict]]:
-    """All tables by name, of the last step and of the course of training: their file and what it says."""
-    return {n: (path, spec) for path in (TABLES, COURSE) for n, spec in read_yaml(path)["tables"].items()}
+def _tables() -> dict[str, tuple[Path, Table | CourseTable]]:
+    """All tables by name, of the last step and of the course of training, with their files."""
+    last, course = ({n: (path, t) for n, t in read(path).tables.items()} for path, read in LAYOUTS.items())
+    return last | course
 
 
 def check_tables(requested: list[str]) -> None:
@@ -57,21 +58,18 @@ def check_tables(requested: list[str]) -> None:
 
 def empty_tables(requested: list[str], rows: list) -> list[str]:
     """One line for each requested table that no row of the grid would fill."""
-    # Not at the top: it brings scipy along, and every job of a cluster reads the workflow anew.
-    from evaluation.tables import chosen_bases, chosen_methods, match
-
-    base_method, known, lines = read_yaml(TABLES)["base_method"], _tables(), []
+    base_method, known, lines = load_layout().base_method, _tables(), []
     bases = list(dict.fromkeys(row.base for row in rows))
     methods = dict.fromkeys(method for row in rows for method in row.methods)
     for name in requested:
         path, spec = known[name]
-        tasks = match(spec["tasks"], [row.task for row in rows])
-        _, subject = chosen_methods(spec, methods, base_method)
-        chosen = chosen_bases(spec, bases)
+        tasks = match(spec.tasks, [row.task for row in rows])
+        _, subject = spec.chosen_methods(methods, base_method)
+        chosen = spec.chosen_bases(bases)
         if not any(r.base in chosen and r.task in tasks and subject & set(r.methods) for r in rows):
             lines.append(
                 f"key 'tables' names {name!r}, for which the grid has no row: {path} wants the bases "
-                f"{chosen or 'after the first'}, one of the tasks {', '.join(spec['tasks'])} and one of the "
-                f"methods {', '.join(spec.get('subject', spec['methods']))}"
+                f"{chosen or 'after the first'}, one of the tasks {', '.join(spec.tasks)} and one of the "
+                f"methods {', '.join(spec.subject or spec.methods)}"
             )
     return lines

@@ -52,11 +52,13 @@ class ClipEncoder:
         self.fit = fit
 
     @classmethod
-    def open(cls, model: Path, tokenizer: Path) -> ClipEncoder:
+    def open(
+        cls, model: Path, tokenizer: Path, fit: Callable[[Image.Image, int], Image.Image] = crop_to
+    ) -> ClipEncoder:
         """From folders of the hub cache."""
         from transformers import CLIPModel
 
-        return cls(CLIPModel.from_pretrained(model, use_safetensors=True), tokenizer)
+        return cls(CLIPModel.from_pretrained(model, use_safetensors=True), tokenizer, fit)
 
     @property
     def logit_scale(self) -> float:

@@ -1,4 +1,4 @@
-"""From tensors to model inputs, with one backend: Pillow's bicubic resize and float32 normalisation.
+"""From tensors to model inputs, with one backend: Pillow's resize and float32 normalisation.
 
 Pillow and torchvision resize differently, by enough to move a score's third digit; every reward with
 published weights prepares its images here.
@@ -35,13 +35,19 @@ def to_pil(images: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(pixels) for pixels in to_uint8(images).permute(0, 2, 3, 1).numpy()]
 
 
-def crop_to(image: Image.Image, size: int) -> Image.Image:
+def crop_to(
+    image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
     """Shorter side to ``size``, then the central square."""
     short = min(image.size)
     width, height = (max(size, int(size * side / short)) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + size, top + size))
+    return image.resize((width, height), resample).crop((left, top, left + size, top + size))
+
+
+def crop_to_bilinear(image: Image.Image, size: int) -> Image.Image:
+    """``crop_to`` as torchvision's resize does it where nobody names an interpolation."""
+    return crop_to(image, size, Image.Resampling.BILINEAR)
 
 
 def pad_to(image: Image.Image, size: int) -> Image.Image:

@@ -43,7 +43,8 @@ CLASSES = tuple(
 
 @dataclass
 class Detection:
-    """An object: box (left, top, right, bottom) in pixels, mask bool (H, W), score in [0, 1]."""
+    """An object: box (left, top, right, bottom) in pixels, of which right and bottom are the first outside,
+    mask bool (H, W), score in [0, 1]."""
 
     box: tuple[int, int, int, int]
     mask: np.ndarray
@@ -93,7 +94,7 @@ def instances(class_logits: torch.Tensor, mask_logits: torch.Tensor, threshold: 
         if score <= threshold:
             continue
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-        box = tuple(int(v) for v in (columns[0], rows[0], columns[-1], rows[-1]))
+        box = tuple(int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
         found.setdefault(index, []).append(Detection(box, mask.cpu().numpy(), score))
     return {index: sorted(objects, key=lambda o: -o.score)[:MAX_OBJECTS] for index, objects in found.items()}
 
@@ -133,9 +134,8 @@ class Mask2FormerDetector:
         blank = Image.new("RGB", picture.size, BACKGROUND)
         crops = []
         for item in objects:
-            left, top, right, bottom = item.box
             alone = Image.composite(picture, blank, Image.fromarray(item.mask))
-            crops.append(alone.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
+            crops.append(alone.crop(item.box))
         best = (self.clip.pictures(crops) @ self._color_classifier(name).T).argmax(1)
         for item, index in zip(objects, best.tolist(), strict=True):
             item.color = COLORS[index]

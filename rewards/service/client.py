@@ -36,6 +36,7 @@ class IsolatedReward(Reward):
     def __init__(self, reward: type[Reward]):
         self.reward = reward
         self.name, self.scale, self.licence = reward.name, reward.scale, reward.licence
+        self._variables = _environment()  # here: a thread that scores does not know its process's GPU
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._port = 0
@@ -84,7 +85,7 @@ class IsolatedReward(Reward):
             stdin=subprocess.PIPE,  # closes with this process, however it ends
             stdout=subprocess.PIPE,
             cwd=ROOT,
-            env=_environment(),
+            env=self._variables,
         )
         weakref.finalize(self, _end, self._process)
         self._port = self._announced()

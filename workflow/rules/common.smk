@@ -9,9 +9,9 @@ sys.path.insert(0, os.getcwd())
 
 from didactic.configuration import jobs_of_map as mixture_map_jobs  # noqa: E402
 from didactic.configuration import load as load_mixture  # noqa: E402
-from evaluation import stored  # noqa: E402
-from evaluation.tracking import default_uri  # noqa: E402
 from prompt_sets import identity  # noqa: E402
+from reporting import stored  # noqa: E402
+from reporting.tracking import default_uri  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from training.command import JOB_ENVIRONMENT  # noqa: E402
 from workflow import fork_server  # noqa: E402
@@ -69,13 +69,12 @@ def scoring_environments(wildcards):
     return [ancient(path) for path in folders(metrics)]
 
 
+# What renders reads files alone and takes seconds, so any change of it renders again.
+REPORTING = sorted(glob.glob("reporting/**/*.py", recursive=True))
+
+
 def run_files(name):
     return expand("results/runs/{run}/{name}", run=PLAN.runs, name=name)
-
-
-def rendering_code(*names):
-    """Files of evaluation/ by name; their change renders again."""
-    return sorted(path for name in names for path in glob.glob(f"evaluation/{name}.py"))
 
 
 def mixture_results():
@@ -102,9 +101,9 @@ def prompts_of_suites(wildcards):
     return PLAN.test_prompts(wildcards.run)
 
 
-def settings_of(step):
-    """What the step reads of the evaluation's settings for the run's task."""
-    return lambda wildcards: f"results/config/{step}/{PLAN.trained[wildcards.run].task}.yaml"
+def evaluation_settings(wildcards):
+    """What the evaluation of the run's task reads."""
+    return f"results/config/evaluation/{PLAN.trained[wildcards.run].task}.yaml"
 
 
 def base_scores():

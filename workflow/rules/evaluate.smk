@@ -1,36 +1,16 @@
-rule sample:
+rule evaluate:
+    # Images lie beside the scores and are no output: what scores anew samples nothing again, and they can be deleted.
     input:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
-        settings=settings_of("sampling"),
-        prompts=prompts_of_suites,
-    output:
-        directory("results/runs/{run}/images"),
-    log:
-        "logs/sample/{run}.log",
-    wildcard_constraints:
-        run=MADE,
-    conda:
-        "../envs/goodhart.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-    shell:
-        "python -m workflow.job evaluation sample results/runs/{wildcards.run} --settings {input.settings}"
-        " --out {output} --threads {threads} 2> {log}"
-
-
-rule score:
-    input:
-        images="results/runs/{run}/images",
         provenance="results/runs/{run}/provenance.json",
-        settings=settings_of("scoring"),
+        settings=evaluation_settings,
         environments=scoring_environments,
         prompts=prompts_of_suites,
     output:
         scores="results/runs/{run}/scores.parquet",
         images="results/runs/{run}/image_scores.parquet",
     log:
-        "logs/score/{run}.log",
+        "logs/evaluate/{run}.log",
     wildcard_constraints:
         run=MADE,
     conda:
@@ -39,9 +19,8 @@ rule score:
     resources:
         mem_mb=1500,
     shell:
-        "python -m workflow.job evaluation score results/runs/{wildcards.run} --images {input.images}"
-        " --settings {input.settings} --out {output.scores} --out-images {output.images}"
-        " --threads {threads} 2> {log}"
+        "python -m workflow.job evaluation evaluate results/runs/{wildcards.run} --settings {input.settings}"
+        " --out {output.scores} --out-images {output.images} --threads {threads} 2>> {log}"
 
 
 rule restore:
@@ -58,7 +37,7 @@ rule restore:
         runs=PLAN.stored,
         store=PLAN.store,
     shell:
-        "python -m evaluation.stored restore {params.runs} --store {params.store} 2> {log}"
+        "python -m reporting.stored restore {params.runs} --store {params.store} 2> {log}"
 
 
 rule collect:
@@ -75,4 +54,4 @@ rule collect:
     params:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.scores],
     shell:
-        "python -m workflow.job evaluation collect {params.folders} --out {output.scores} --out-images {output.images} 2> {log}"
+        "python -m reporting collect {params.folders} --out {output.scores} --out-images {output.images} 2> {log}"

@@ -13,17 +13,7 @@ rule instrument:
     input:
         **STORED,
         checks="config/instrument.yaml",
-        code=rendering_code(
-            "report",
-            "results",
-            "image_scores",
-            "instrument*",
-            "standing",
-            "evidence",
-            "table_formats",
-            "html",
-            "statistics",
-        ),
+        code=REPORTING,
     output:
         markdown="results/instrument.md",
         json="results/instrument.json",
@@ -38,7 +28,7 @@ rule instrument:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation instrument {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
+        f"python -m reporting instrument {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
 
 
 rule tuning:
@@ -46,7 +36,7 @@ rule tuning:
     input:
         **STORED,
         checks="config/instrument.yaml",
-        code=rendering_code("tuning", "instrument*", "evidence", "results", "table_formats", "statistics"),
+        code=REPORTING,
     output:
         markdown="results/tuning.md",
         csv="results/tuning.csv",
@@ -55,7 +45,7 @@ rule tuning:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation tuning {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
+        f"python -m reporting tuning {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
 
 
 rule tables:
@@ -64,21 +54,7 @@ rule tables:
         instrument="results/instrument.json",
         layout=["config/tables.yaml", "config/trajectories.yaml"],
         published="config/published.yaml",
-        code=rendering_code(
-            "report",
-            "results",
-            "image_scores",
-            "tables",
-            "standing",
-            "comparison",
-            "costs",
-            "origin",
-            "table_files",
-            "table_formats",
-            "trajector*",
-            "html",
-            "statistics",
-        ),
+        code=REPORTING,
     output:
         report(
             directory("results/tables"),
@@ -92,16 +68,14 @@ rule tables:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation tables {COMMON} --instrument {{input.instrument}} --out {{output}} 2> {{log}}"
+        f"python -m reporting tables {COMMON} --instrument {{input.instrument}} --out {{output}} 2> {{log}}"
 
 
 rule figures:
     input:
         **STORED,
         layout=["config/figures.yaml", "config/trajectories.yaml"],
-        code=rendering_code(
-            "figures/*", "results", "image_scores", "comparison", "statistics", "trajectories"
-        ),
+        code=REPORTING,
     output:
         report(
             directory("results/figures"),
@@ -115,7 +89,7 @@ rule figures:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation figures {COMMON} --out {{output}} 2> {{log}}"
+        f"python -m reporting figures {COMMON} --out {{output}} 2> {{log}}"
 
 
 rule claims:
@@ -123,17 +97,7 @@ rule claims:
         **STORED,
         claims="config/claims.yaml",
         instrument="results/instrument.json",
-        code=rendering_code(
-            "report",
-            "results",
-            "image_scores",
-            "claim*",
-            "standing",
-            "evidence",
-            "table_formats",
-            "html",
-            "statistics",
-        ),
+        code=REPORTING,
         mixture=mixture_evidence(),
     output:
         markdown="results/claims.md",
@@ -146,7 +110,7 @@ rule claims:
     params:
         mixture=lambda wildcards, input: f"--mixture {input.mixture}" if input.mixture else "",
     shell:
-        f"python -m evaluation claims {COMMON} --claims {{input.claims}} {{params.mixture}}"
+        f"python -m reporting claims {COMMON} --claims {{input.claims}} {{params.mixture}}"
         " --instrument {input.instrument}"
         " --out {output.markdown} 2> {log}"
 
@@ -158,7 +122,7 @@ rule pages:
             "config/{name}.yaml",
             name=["evaluation", "instrument", "claims", "tables", "trajectories", "figures"],
         ),
-        code=rendering_code("pages", "results", "html"),
+        code=REPORTING,
     output:
         report(
             directory("results/pages"),
@@ -172,7 +136,7 @@ rule pages:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        f"python -m evaluation pages {COMMON} --out {{output}} 2> {{log}}"
+        f"python -m reporting pages {COMMON} --out {{output}} 2> {{log}}"
 
 
 rule report:
@@ -190,7 +154,7 @@ rule base_check:
     # Who cannot match the untrained base model cannot compare trained ones: to be asked first.
     input:
         scores=base_scores(),
-        settings="results/config/suites.yaml",
+        settings="results/config/base_check.yaml",
         expected="config/base_check.yaml",
         published="config/published.yaml",
     output:
@@ -201,5 +165,5 @@ rule base_check:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        "python -m evaluation.base_check {input.scores} --settings {input.settings}"
+        "python -m reporting.base_check {input.scores} --settings {input.settings}"
         " --expected {input.expected} --published {input.published} --out {output.markdown} 2> {log}"

@@ -9,7 +9,7 @@ rule mlflow_init:
     params:
         store=default_uri(),  # MLFLOW_TRACKING_URI names it; another store is filled anew
     shell:
-        "python -m evaluation.tracking init > {log} 2>&1"
+        "python -m reporting.tracking init > {log} 2>&1"
 
 
 rule log_run:
@@ -25,7 +25,7 @@ rule log_run:
     params:
         store=default_uri(),
     shell:
-        "python -m evaluation.tracking log results/runs/{wildcards.run} --done {output} > {log} 2>&1"
+        "python -m reporting.tracking log results/runs/{wildcards.run} --done {output} > {log} 2>&1"
 
 
 rule mlflow:

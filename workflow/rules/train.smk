@@ -27,7 +27,7 @@ rule train:
     shell:
         "python -m workflow.launch --gpus {resources.gpu} --processes {resources.processes}"
         " --nodes {resources.nodes} --threads {threads} --"
-        " run results/runs/{wildcards.run} {params.data} 2> {log}"
+        " run results/runs/{wildcards.run} {params.data} 2>> {log}"
 
 
 rule data:
@@ -43,13 +43,18 @@ rule data:
     threads: 1
     resources:
         mem_mb=1500,
+        gpu=0,
+        processes=0,  # one per GPU
+        nodes=1,
     params:
         identity=lambda wildcards: PLAN.data_identity(wildcards.base, wildcards.task, wildcards.kind),
         batch=lambda wildcards: PLAN.data_batch(wildcards.base, wildcards.task),
     shell:
-        "python -m workflow.job training data --base {wildcards.base} --task {wildcards.task}"
+        "python -m workflow.launch --gpus {resources.gpu} --processes {resources.processes}"
+        " --nodes {resources.nodes} --threads {threads} --"
+        " data --base {wildcards.base} --task {wildcards.task}"
         " --kind {wildcards.kind} --per-prompt {wildcards.per_prompt} --batch {params.batch}"
-        " --out {output} --threads {threads} 2> {log}"
+        " --out {output} 2>> {log}"
 
 
 rule prompts:

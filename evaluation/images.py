@@ -1,0 +1,113 @@
+"""A run's evaluation images as files: one per suite and step, each image compressed without loss.
+
+A file is a Parquet table with the columns step, suite, prompt (its index in the suite), image (its index
+among those of the prompt) and png. It says what its images were made from (``made_from``), so that equal ones
+are neither sampled nor scored twice. Nothing but figures reads them once a run is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from training.files import replacing
+
+SCHEMA = pa.schema(
+    [("step", pa.int64()), ("suite", pa.string()), ("prompt", pa.int64()), ("image", pa.int64())]
+    + [("png", pa.binary())]
+)
+GROUP = 64  # images that are written and read at a time
+MADE_FROM, PIXELS = b"made_from", b"pixels"
+
+
+class ImageFileError(ValueError):
+    """A file of evaluation images is missing or damaged; the message names it and the way out."""
+
+
+def path_of(folder: Path, suite: str, step: int) -> Path:
+    return Path(folder) / f"{suite}_{step:06d}.parquet"
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
+
+
+def write(path: Path, pixels: Iterable[np.ndarray], *, k: int, suite: str, step: int, made_from: str) -> None:
+    """``pixels``: images uint8 (H, W, 3), ``k`` of each prompt, of which no more than a few are held."""
+    pixels, digest = iter(pixels), hashlib.sha256()
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="none") as writer:
+        for start in itertools.count(0, GROUP):
+            group = list(itertools.islice(pixels, GROUP))
+            if not group:
+                break
+            for image in group:
+                digest.update(np.ascontiguousarray(image))
+            rows = np.arange(start, start + len(group))
+            columns = [np.full(len(rows), step), [suite] * len(rows), rows // k, rows % k, map(_png, group)]
+            arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
+        writer.add_key_value_metadata({MADE_FROM: made_from, PIXELS: digest.hexdigest()})
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise ImageFileError(f"{path} is missing: sample the run's images again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ImageFileError:
+    return ImageFileError(f"{path} is damaged ({error}): delete it and sample the run's images again")
+
+
+def made_from(path: Path) -> str | None:
+    """What the images of a file were made from; None where there is no whole file."""
+    try:
+        return _opened(path).metadata.metadata[MADE_FROM].decode()
+    except (ImageFileError, KeyError, TypeError):
+        return None
+
+
+def digest(path: Path) -> str:
+    """Equal for equal images."""
+    return _opened(path).metadata.metadata[PIXELS].decode()
+
+
+def stream(path: Path, wanted: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Images uint8 (H, W, 3) of a file one by one, without holding them all; ``wanted``: ascending rows."""
+    keep = None if wanted is None else set(wanted.tolist())
+    row = 0
+    with _opened(path) as file:
+        try:
+            for batch in file.iter_batches(GROUP, columns=["png"]):
+                for png in batch.column(0):
+                    if keep is None or row in keep:
+                        with Image.open(io.BytesIO(png.as_py())) as image:
+                            yield np.asarray(image)
+                    row += 1
+        except (pa.ArrowInvalid, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+            raise _damaged(path, error) from None
+
+
+def load(path: Path, prompts: np.ndarray, k: int) -> np.ndarray:
+    """The images of some prompts (P,), given ascending, uint8 (P, k, H, W, 3)."""
+    rows = (np.asarray(prompts)[:, None] * k + np.arange(k)).flatten()
+    pixels = np.stack(list(stream(path, rows)))
+    return pixels.reshape(len(prompts), k, *pixels.shape[1:])
+
+
+def per_prompt(path: Path) -> int:
+    """Images of each prompt of a file."""
+    return 1 + _opened(path).read(columns=["image"]).column("image").to_numpy().max()
