@@ -287,6 +287,10 @@ def resolve_run(
         "snapshots": snapshots,
         "weights": weights_of(base_config, task_config),
     }
+    if method_file.best_of:
+        content["best_of"] = method_file.best_of
+    if method_file.adapter_scale:
+        content["start"]["scale"] = method_file.adapter_scale
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return parse(RunConfig, {**content, "hash": digest}, content["run"])
 
@@ -332,4 +336,4 @@ def starting_runs(runs: dict[str, RunConfig], config: dict) -> dict[str, RunConf
 def write_runs(runs: dict[str, RunConfig], results: Path) -> None:
     """Write ``run.yaml`` of each run; an unchanged file keeps its time stamp."""
     for name, run in runs.items():
-        write_if_changed(results / "runs" / name / "run.yaml", to_yaml(run.model_dump()))
+        write_if_changed(results / "runs" / name / "run.yaml", to_yaml(run.content()))

@@ -50,7 +50,8 @@ class Trainer:
         needs = self.method.config.needs()
         process = processes.get(needs.process)
         copies = [*[REFERENCE] * needs.adaptive_reference, *[ANCHOR] * needs.anchor, *process.copies]
-        self.adapters = Adapters(self.model, copies, start and start / "adapter")
+        scale = config.start.scale if config.start else 1.0
+        self.adapters = Adapters(self.model, copies, start and start / "adapter", scale)
         self.optimiser = Optimiser(self.adapters.parameters, settings, self.ranks)
         self.history = History()
         self.iteration, self.images, self.reward_calls = 0, 0, 0
