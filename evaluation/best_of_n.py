@@ -1,9 +1,10 @@
 """Evaluation of a best-of-n row: the base model draws images, the proxy keeps the best, nothing is trained.
 
 Of every prompt of the task's own suite k n images are drawn, k being the number that other rows are evaluated
-on. Every metric's value is that expected of the image with the highest proxy of n, estimated without bias from
-all of them (``methods.maths.best_of_n``). The best of each n in their order are k images as other rows have
-them: they are shown, and their diversity is measured. Other suites have no proxy to choose by and are left out.
+on. Every metric's value is that expected of the image with the highest proxy of n, estimated without bias
+from all of them (``methods.maths.best_of_n``). The best of each n in their order are k images as other rows
+have them: they are shown, and their diversity is measured. Other suites have no proxy to choose by and are
+left out.
 """
 
 from __future__ import annotations

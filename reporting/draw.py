@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from reporting import figures, trajectories
 from reporting.figure_style import NothingToDraw
-from reporting.layout import CourseLayout, load_course
+from reporting.layout import CourseLayout, load_course, match
 from reporting.results import Results
 from training.configuration import Settings, parse, read_yaml
 from training.files import replacing
@@ -30,6 +30,14 @@ class Shown(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: list[str]
+
+
+class References(BaseModel):
+    """Curves of what needs no training: label -> patterns of its methods."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    curves: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,13 @@ class Grid:
         labels = self.results.settings.methods
         first = [*self.settings("turn").methods, *self.settings("curves").methods]
         return {m: labels[m] for m in dict.fromkeys([*first, *labels]) if m in labels}
+
+    @cached_property
+    def references(self) -> dict[str, list[str]]:
+        """Label -> methods of the grid without training that are drawn as one curve."""
+        patterns = self.settings("references", References).curves.items()
+        found = {label: match(names, self.results.settings.methods) for label, names in patterns}
+        return {label: methods for label, methods in found.items() if methods}
 
     @cached_property
     def course(self) -> CourseLayout:
