@@ -1,7 +1,7 @@
 """One process imports the model libraries; the jobs of this machine are forked from it.
 
-Importing torch, diffusers, transformers and peft takes five CPU seconds, and every run needs it twice: a fifteenth of an
-OCR run of the default grid, and most of a run of the smoke grid.
+Importing torch, diffusers, transformers and peft takes five CPU seconds, and every run needs it twice: a
+fifteenth of an OCR run of the default grid, and most of a run of the smoke grid.
 The workflow starts one server when it runs jobs on its own machine (``start``), and ``workflow.job`` hands
 them over (``hand_over``). The server has imported libraries only: the suite's own code is read by each job,
 as it is then.
