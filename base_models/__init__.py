@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 
 from base_models.base import BaseModel, BaseModelConfig, Embeddings
-from plugins import Plugins
+from core.plugins import Plugins
 
-_helpers = {"attention", "base", "cpu_engine", "pipelines", "requirements"}
-_adapters = Plugins(__name__, "base model adapter", BaseModel, _helpers)
+_adapters = Plugins(__name__, "base model adapter", BaseModel)
 names, get_class = _adapters.names, _adapters.get
 
 

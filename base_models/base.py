@@ -14,28 +14,24 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import load_file
 
 from base_models.cpu_engine import MergedTransformer, has_bf16, merged_weights, plain_copy
+from core.settings import Settings
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
 
-class LoraSettings(PydanticModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class LoraSettings(Settings):
     rank: int = Field(ge=1)
     alpha: int = Field(ge=1)
     target_modules: list[str] = Field(min_length=1)
 
 
-class BaseModelConfig(PydanticModel):
+class BaseModelConfig(Settings):
     """One file in ``config/base_models/``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     label: str = Field(description="name in tables")
     adapter: str = Field(description="file in base_models/ that opens it")

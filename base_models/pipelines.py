@@ -10,7 +10,7 @@ import torch
 from base_models.base import ADAPTER_FILE, POLICY, BaseModel
 from base_models.cpu_engine import quicken_decoder
 from base_models.requirements import missing_weights
-from training.files import sort_metadata
+from core.files import sort_metadata
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 

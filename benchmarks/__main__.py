@@ -18,8 +18,8 @@ from tqdm import tqdm
 from benchmarks import loops, overhead, rates, scaling
 from benchmarks.measuring import hardware
 from benchmarks.report import place, to_markdown, write
+from core.command import JOB_ENVIRONMENT, set_threads
 from training import provenance
-from training.command import JOB_ENVIRONMENT, set_threads
 
 TASKS = ("ocr", "counting")
 COMPARED = ("grpo", "gardo")

@@ -10,7 +10,7 @@ import torch
 from benchmarks.measuring import alternate, ratio
 from benchmarks.setting import EXACT, TASK, open_trainer
 from benchmarks.straight_loop import StraightLoop
-from training import resolve
+from runs import config_files
 from training.trainer import Trainer
 
 
@@ -74,8 +74,8 @@ def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
 
 def method_names() -> list[str]:
     """Every row of ``config/methods`` that trains."""
-    names = resolve.method_names()
-    return [name for name in names if resolve.load_method(name).training.get("iterations") != 0]
+    names = config_files.method_names()
+    return [name for name in names if config_files.load_method(name).training.get("iterations") != 0]
 
 
 def against_grpo(method: str, device: str, repeats: int, **training) -> dict:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.measuring import median_seconds, seconds
 from benchmarks.setting import BASE, TASK
-from training.command import JOB_ENVIRONMENT
-from training.files import to_yaml
-from training.resolve import resolve_run
+from core.command import JOB_ENVIRONMENT
+from core.files import to_yaml
+from runs.resolve import resolve_run
 from workflow import fork_server
 
 ROOT = Path(__file__).parent.parent

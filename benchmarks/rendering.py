@@ -19,15 +19,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
+from core.command import set_threads
+from core.files import to_yaml
+from core.prompts import count_objects
+from core.prompts import read as read_prompts
+from core.settings import read_yaml
 from evaluation import images as stored_images
 from evaluation.configuration import EvaluationConfig, load_evaluation, roles
 from evaluation.scores import COSTS, DIFFUSION_LOSS, KL
-from scenes.prompts import count_objects
-from scenes.prompts import read as read_prompts
-from training.command import set_threads
-from training.configuration import RunConfig, read_yaml
-from training.files import to_yaml
-from training.resolve import load_task, resolve_grid, write_runs
+from runs.config_files import load_task
+from runs.configuration import RunConfig
+from runs.resolve import resolve_grid, write_runs
 from workflow.plan import rendering_settings
 
 BASE = "tiny-sd3"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks.setting import BASE, RESOLUTION_MODEL
-from training.files import write_json, write_text
+from core.files import write_json, write_text
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

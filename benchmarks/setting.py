@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from runs.resolve import resolve_run
 from training.data import real_latents, save, synthetic_latents
 from training.prompts import PromptSet
-from training.resolve import resolve_run
 from training.trainer import Trainer
 
 BASE, TASK = "tiny-sd3", "ocr"

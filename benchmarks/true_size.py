@@ -21,14 +21,14 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from base_models.pretraining.tokenizers import build_clip_tokenizer, build_t5_tokenizer
 from benchmarks import rates
 from benchmarks.measuring import hardware
 from benchmarks.report import place, to_markdown, write
+from core.command import set_threads
+from core.files import replacing, write_text
+from pretraining.pipelines.tokenizers import build_clip_tokenizer, build_t5_tokenizer
+from runs.resolve import resolve_run
 from training import provenance
-from training.command import set_threads
-from training.files import replacing, write_text
-from training.resolve import resolve_run
 from training.trainer import Trainer
 
 BASE, TASK = "sd3.5-medium", "paper_geneval"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from core.command import run_command, set_threads
+from core.files import replacing
 from didactic import grid, map_report, policy, report, theorem
 from didactic.configuration import load
 from didactic.experiment import run
-from training.command import run_command, set_threads
-from training.files import replacing
 
 
 def _run(arguments) -> None:

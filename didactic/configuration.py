@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 import methods
-from training.configuration import ConfigError, parse, read_yaml
+from core.settings import ConfigError, Settings, parse, read_yaml
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MixtureRow(_Strict):
+class MixtureRow(Settings):
     label: str
     algorithm: str | None = Field(None, description="file in methods/; none measures the base model")
     parameters: dict[str, Any] = {}
@@ -29,7 +25,7 @@ class MixtureRow(_Strict):
     )
 
 
-class Setting(_Strict):
+class Setting(Settings):
     """What a row is trained at."""
 
     learning_rate: float = Field(gt=0)
@@ -52,7 +48,7 @@ class Setting(_Strict):
         return self
 
 
-class Training(_Strict):
+class Training(Settings):
     """A learning rate and its longest training; shorter ones are read along the way."""
 
     learning_rate: float = Field(gt=0)
@@ -60,21 +56,21 @@ class Training(_Strict):
     samples: int = Field(256, ge=2)
 
 
-class Shaping(_Strict):
+class Shaping(Settings):
     """What a row with diversity features is trained with."""
 
     features: str
     group_size: int
 
 
-class Landscape(_Strict):
+class Landscape(Settings):
     """The reward's bumps."""
 
     heights: str
     reward_width: float
 
 
-class Grid(_Strict):
+class Grid(Settings):
     """Every training x landscape; rows that look at features also x ``shapings``."""
 
     rows: list[str]
@@ -83,13 +79,13 @@ class Grid(_Strict):
     shapings: list[Shaping] = Field(min_length=1)
 
 
-class MapConfig(_Strict):
+class MapConfig(Settings):
     seeds: list[int] = Field(min_length=1)
     lengths: list[float] = Field(min_length=1, description="shares of a training that are judged")
     grids: dict[str, Grid]
 
 
-class Checks(_Strict):
+class Checks(Settings):
     """What a setting must pass before anything is claimed of it; none looks at a row with diversity."""
 
     reward_row: str = Field(description="the row that must learn the reward")
@@ -104,7 +100,7 @@ class Checks(_Strict):
     )
 
 
-class MixtureConfig(_Strict):
+class MixtureConfig(Settings):
     seeds: list[int] = Field(min_length=1)
     setting: Setting
     checks: Checks

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.files import replacing
 from didactic import checks, map_figure, mixture
 from didactic.configuration import MixtureConfig, jobs_of_map
 from didactic.grid import ANY, AXES
 from reporting.statistics import Interval, bootstrap_interval
 from reporting.table_formats import Text, decimal, markdown
-from training.files import replacing
 
 CLOSE = 1e-9
 NUMBERS = {"rise": 2, "fall": 2, "growth": 2, "modes": 1, "drift": 2, "chance": 2}

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from core.files import replacing
 from didactic import checks, mixture, theorem
 from didactic.configuration import MixtureConfig
 from reporting.statistics import bootstrap_interval
 from reporting.table_formats import Text, decimal, markdown
-from training.files import replacing
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

@@ -1,1 +1,1 @@
-"""Reads files and writes files, never trains: sampling, scoring, statistics, tables, figures, tracking."""
+"""A trained run's images and their scores: what opens models after training, and the schema of scores."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import default_device, run_command, set_threads, start_quickly
+from core.command import default_device, run_command, set_threads, start_quickly
 
 
 def _evaluate(arguments) -> None:
@@ -19,7 +19,7 @@ def _evaluate(arguments) -> None:
 def _sample(arguments) -> None:
     from evaluation.configuration import load_run_evaluation
     from evaluation.sample import sample_run
-    from training.configuration import load_run
+    from runs.configuration import load_run
 
     settings = load_run_evaluation(arguments.settings)
     sample_run(arguments.folder, load_run(arguments.folder), settings, arguments.device or default_device())
@@ -28,7 +28,7 @@ def _sample(arguments) -> None:
 def _score(arguments) -> None:
     from evaluation.configuration import load_run_evaluation
     from evaluation.score import score_run
-    from training.configuration import load_run
+    from runs.configuration import load_run
 
     settings = load_run_evaluation(arguments.settings)
     score_run(arguments.folder, load_run(arguments.folder), settings, *_outputs(arguments))

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from core.files import replacing
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import Sampler, write_sheet
 from evaluation.score import ScoredFile, image_rows, score_files, training_costs
 from evaluation.scores import COLUMNS, DIVERSITY, KL, MODEL, RUN
 from methods.maths.best_of_n import best_of_n, best_of_n_kl
-from training.configuration import RunConfig
-from training.files import replacing
+from runs.configuration import RunConfig
 
 
 @dataclass

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 import prompt_sets
 import rewards
+from core.prompts import read as read_prompts
+from core.settings import ConfigError, Settings, parse, read_yaml
 from rewards.features import feature_names, get_features_class
 from rewards.published.hub import commits
-from scenes.prompts import read as read_prompts
-from training.configuration import ConfigError, TaskConfig, parse, read_yaml
+from runs.configuration import TaskConfig
 
 EVALUATION = Path("config/evaluation.yaml")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SuiteConfig(_Settings):
+class SuiteConfig(Settings):
     """A set of test prompts and what is measured on it. Count ranges are inclusive."""
 
     prompts: str
@@ -34,7 +31,7 @@ class SuiteConfig(_Settings):
         return list(dict.fromkeys([*self.metrics, *[self.accuracy] * bool(self.accuracy_by_count)]))
 
 
-class _PerRun(_Settings):
+class _PerRun(Settings):
     """What holds for every run, whatever its task."""
 
     images_per_prompt: int = Field(ge=1)

@@ -9,7 +9,7 @@ from evaluation.best_of_n import evaluate_best_of_n
 from evaluation.configuration import load_run_evaluation
 from evaluation.sample import planned, sample_run
 from evaluation.score import score_run
-from training.configuration import load_run
+from runs.configuration import load_run
 
 
 def evaluate_run(folder: Path, settings: Path, out: Path, out_images: Path, device: str = "cpu") -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from training.files import replacing
+from core.files import replacing
 
 SCHEMA = pa.schema(
     [("step", pa.int64()), ("suite", pa.string()), ("prompt", pa.int64()), ("image", pa.int64())]
@@ -87,16 +87,14 @@ def digest(path: Path) -> str:
 
 def stream(path: Path, wanted: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Images uint8 (H, W, 3) of a file one by one, without holding them all; ``wanted``: ascending rows."""
-    keep = None if wanted is None else set(wanted.tolist())
-    row = 0
     with _opened(path) as file:
+        keep = np.arange(file.metadata.num_rows) if wanted is None else wanted
         try:
-            for batch in file.iter_batches(GROUP, columns=["png"]):
-                for png in batch.column(0):
-                    if keep is None or row in keep:
-                        with Image.open(io.BytesIO(png.as_py())) as image:
-                            yield np.asarray(image)
-                    row += 1
+            for group in np.unique(keep // GROUP).tolist():
+                pngs = file.read_row_group(group, columns=["png"], use_threads=False).column(0)
+                for row in keep[keep // GROUP == group].tolist():
+                    with Image.open(io.BytesIO(pngs[row % GROUP].as_py())) as image:
+                        yield np.asarray(image)
         except (pa.ArrowInvalid, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
             raise _damaged(path, error) from None
 

@@ -20,16 +20,16 @@ from tqdm import tqdm
 
 from base_models import open_base_model
 from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
+from core.files import replacing, sha256, write_json
+from core.prompts import read as read_prompts
+from core.seeding import generator
 from evaluation import images, measures
 from evaluation.configuration import RunEvaluation
 from evaluation.contact_sheet import contact_sheet
 from evaluation.scores import DIFFUSION_LOSS, KL
 from processes.sampling import decode, sample_ode
-from scenes.prompts import read as read_prompts
-from training.configuration import RunConfig
+from runs.configuration import RunConfig
 from training.data import encode_scenes
-from training.files import replacing, sha256, write_json
-from training.seeding import generator
 
 SHEET_PROMPTS = 8
 

@@ -13,16 +13,16 @@ import pandas as pd
 import torch
 
 import rewards
+from core.files import replacing
+from core.prompts import count_objects
+from core.prompts import read as read_prompts
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import measures_file, planned
 from evaluation.scores import COLUMNS, COSTS, DIVERSITY, IMAGE_COLUMNS, MODEL, RUN, TRAINING
 from methods.maths.diversity import group_diversity
 from rewards.features import get_features
-from scenes.prompts import count_objects
-from scenes.prompts import read as read_prompts
-from training.configuration import RunConfig
-from training.files import replacing
+from runs.configuration import RunConfig
 
 CHUNK_BYTES = 2**28  # of images that a reward is given at a time
 KEPT_BYTES = 2**26  # of a file's images that are kept between rewards; larger ones are read for each

@@ -6,6 +6,7 @@ No I/O, no optimiser, no logging, no model classes. What only changes numbers is
 
 from __future__ import annotations
 
+from core.plugins import Plugins
 from methods.base import (
     Batch,
     DataBatch,
@@ -18,7 +19,6 @@ from methods.base import (
     Rollout,
     SupervisedBatch,
 )
-from plugins import Plugins
 
 _methods = Plugins(__name__, "method", Method)
 names, get = _methods.names, _methods.get

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
+from core.settings import Settings
 from methods.maths.latent_size import carried_over
 
 
@@ -59,13 +59,11 @@ class Needs:
     shared_noise: bool = False
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Settings):
     """Base of every method's parameters: frozen, and a misspelt key is an error.
 
     Thresholds that depend on the latent's size (``methods.maths.latent_size``) are stated for the papers'.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     def needs(self) -> Needs:
         """What a method with these parameters wants computed."""

@@ -6,7 +6,7 @@ final latents, ``data`` on data alone.
 
 from __future__ import annotations
 
-from plugins import Plugins
+from core.plugins import Plugins
 from processes.base import Process
 
 _processes = Plugins(__name__, "process", Process)

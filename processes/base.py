@@ -22,7 +22,7 @@ from base_models.base import POLICY, BaseModel, Embeddings
 from methods import Batch, ForwardBatch, Method, Needs, SupervisedBatch
 
 if TYPE_CHECKING:
-    from training.configuration import RunConfig
+    from runs.configuration import RunConfig
     from training.data import DataSet
     from training.prompts import PromptSet
     from training.ranks import Ranks

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 import rewards
+from core.seeding import generator
 from methods import Needs, Rollout
-from methods.maths.diversity import group_diversity
+from methods.maths.diversity import DIVERSITY, group_diversity
 from processes.base import Process
 from processes.rows import ImageExperience
 from processes.sampling import Trajectories, decode, noise
 from rewards.features import get_features
-from training.configuration import DIVERSITY, RunConfig
-from training.seeding import generator
 
 if TYPE_CHECKING:
+    from runs.configuration import RunConfig
     from training.prompts import PromptSet
 
 FEATURES, ORACLE = "features", "oracle"  # beside the names of rewards

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from core.seeding import generator
 from methods import DataBatch, SupervisedBatch
 from processes.base import Experience, Inputs, Policies, Process, noised
 from processes.sampling import noise
-from training.seeding import generator
 
 
 @dataclass(kw_only=True)

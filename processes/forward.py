@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from base_models.base import POLICY
+from core.seeding import generator
 from methods import ForwardBatch, Needs
 from processes.base import ANCHOR, OLD, Inputs, Policies, noised
 from processes.collect import ImageProcess
 from processes.rows import ImageExperience, Rows
 from processes.sampling import Trajectories, noise, sample_ode
-from training.seeding import generator
 
 
 def batches(

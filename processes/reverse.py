@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from base_models.base import POLICY
+from core.seeding import generator
 from methods import Batch, DataBatch, Needs
 from processes.base import Policies
 from processes.collect import ImageProcess
@@ -21,7 +22,6 @@ from processes.rows import (
     shared_velocity,
 )
 from processes.sampling import Trajectories, Transition, noise, sample_trajectories
-from training.seeding import generator
 
 
 def make_batch(

@@ -7,10 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from core.command import run_command
 from prompt_sets.configuration import load
 from prompt_sets.fetch import PromptSetError, fetch, make
 from prompt_sets.overlap import open_set, overlap, table
-from training.command import run_command
 
 
 def _make(arguments) -> None:

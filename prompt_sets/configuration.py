@@ -6,23 +6,19 @@ import functools
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from core.files import sha256
+from core.settings import ConfigError, Settings, parse, read_yaml
 from prompt_sets.counting import GENERATED
 from prompt_sets.parsers import PARSERS
-from training.configuration import ConfigError, parse, read_yaml
-from training.files import sha256
 
 FILE = Path("config/prompt_sets.yaml")
 FOLDER = Path("results/prompts")
 SUMS = {"sha256": 64, "git_blob": 40}  # kinds of sums and their hexadecimal digits
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceFile(_Settings):
+class SourceFile(Settings):
     """One file of a set. Either sum identifies its content; without one the commit in the address does."""
 
     url: str = Field(description="address with {revision} in it, so that it names one version")
@@ -50,7 +46,7 @@ class SourceFile(_Settings):
         return value
 
 
-class PromptSetConfig(_Settings):
+class PromptSetConfig(Settings):
     """One entry of ``config/prompt_sets.yaml``; a set of several files is their concatenation."""
 
     revision: str = Field(min_length=1, description="commit of the repository that holds the files")

@@ -11,10 +11,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from core.files import write_text
 from prompt_sets.configuration import FILE, PromptSetConfig, load, names
 from prompt_sets.counting import GENERATED
 from prompt_sets.parsers import PARSERS
-from training.files import write_text
 
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20

@@ -6,12 +6,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.prompts import read
 from prompt_sets.configuration import FOLDER, names
 from prompt_sets.counting import GENERATED
 from prompt_sets.fetch import PromptSetError
 from prompt_sets.parsers import PARSERS
 from scenes.composition import composition, words
-from scenes.prompts import read
 
 EXAMPLES = 3  # shown for each tag
 

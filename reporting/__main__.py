@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import run_command, start_quickly
+from core.command import run_command, start_quickly
 
 
 def _collect(arguments) -> None:

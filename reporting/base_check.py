@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from core.command import run_command
+from core.files import replacing, write_text
+from core.settings import Settings, parse, read_yaml
 from evaluation.scores import last_step
 from reporting.layout import Published, load_published
 from reporting.statistics import bootstrap_interval
 from reporting.table_formats import DASH
-from training.command import run_command
-from training.configuration import parse, read_yaml
-from training.files import replacing, write_text
 
 AGREES, LOW, HIGH, UNKNOWN = "agrees", "too low", "too high", "no expected value"
 COLUMNS = (
@@ -37,11 +37,7 @@ def verdict(low: float, high: float, expected: float | None, tolerance: float | 
     return HIGH if low - tolerance > expected else AGREES
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExpectedScore(_Strict):
+class ExpectedScore(Settings):
     """What an untrained base model should score on a suite."""
 
     base: str
@@ -51,7 +47,7 @@ class ExpectedScore(_Strict):
     source: str
 
 
-class Recorded(_Strict):
+class Recorded(Settings):
     """What the rewards themselves expect, written by the workflow: ``results/config/base_check.yaml``."""
 
     suites: list[str] = Field(description="in their order")
@@ -62,13 +58,13 @@ class Recorded(_Strict):
         return {(s.suite, s.metric): (s.value, 1, s.source) for s in self.scores if s.base == base}
 
 
-class Ours(_Strict):
+class Ours(Settings):
     suite: str
     metric: str
     scale: float = 1
 
 
-class PrintedRow(_Strict):
+class PrintedRow(Settings):
     """A published table's row of the base model, and which of our metrics is which of its columns."""
 
     table: str
@@ -77,7 +73,7 @@ class PrintedRow(_Strict):
     columns: dict[str, Ours]
 
 
-class CheckSettings(_Strict):
+class CheckSettings(Settings):
     """``config/base_check.yaml``."""
 
     otherwise: float = Field(ge=0, description="share of the expected value, where no tolerance is named")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.configuration import parse, read_yaml
+from core.settings import Settings, parse, read_yaml
 
 KINDS = ("metric", "history", "vote", "mixture")
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not testable here"]
@@ -15,11 +15,7 @@ UNTESTABLE, BY_CONSTRUCTION = "not testable here", "by construction"  # the latt
 MIXTURE = "Gaussian mixture"  # where a claim about it stands for a base and a task
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClaimTest(_Strict):
+class ClaimTest(Settings):
     """``method`` (minus ``against``) must lie above (``higher``) or below a margin, or ``within`` bounds."""
 
     metric: str | None = Field(
@@ -57,7 +53,7 @@ class ClaimTest(_Strict):
         return self
 
 
-class Claim(_Strict):
+class Claim(Settings):
     statement: str
     source: str
     tasks: list[str] | None = Field(None, description="where the claim applies; none: every task")
@@ -66,7 +62,7 @@ class Claim(_Strict):
     tests: list[ClaimTest] = Field(min_length=1)
 
 
-class Claims(_Strict):
+class Claims(Settings):
     level: float = Field(gt=0, lt=1, description="of the intervals")
     groups: dict[str, list[str]] = Field({}, description="names for several metrics; those measured count")
     claims: dict[str, Claim]

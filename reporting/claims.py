@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from core.files import write_text
 from evaluation.scores import BySeed
 from reporting.claim_tables import caption, to_tables
 from reporting.claim_tests import (
@@ -41,7 +42,6 @@ from reporting.html import html
 from reporting.standing import Instrument, Standing
 from reporting.statistics import bootstrap_interval, paired_differences, smallest_effect
 from reporting.table_formats import markdown
-from training.files import write_text
 
 NO_INSTRUMENT = Instrument()
 NO_SETTING = "no setting of the Gaussian mixture passes its checks"

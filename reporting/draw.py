@@ -10,32 +10,27 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
+from core.files import replacing
+from core.settings import Settings, parse, read_yaml
 from reporting import figures, trajectories
 from reporting.figure_style import NothingToDraw
 from reporting.layout import CourseLayout, load_course, match
 from reporting.results import Results
-from training.configuration import Settings, parse, read_yaml
-from training.files import replacing
 
 FIGURES = Path("config/figures.yaml")
 NOT_DRAWN = "not_drawn.txt"
 Drawing = tuple[str, Callable[[Path], object]]  # name of the file, and what draws it at a stem
 
 
-class Shown(BaseModel):
+class Shown(Settings):
     """What most sections of ``config/figures.yaml`` hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: list[str]
 
 
-class References(BaseModel):
+class References(Settings):
     """Curves of what needs no training: label -> patterns of its methods."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     curves: dict[str, list[str]] = {}
 

@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from core.files import write_text
 from reporting.evidence import Evidence
 from reporting.html import html
 from reporting.instrument_checks import CHECKS, EXPLOIT, Verdict
 from reporting.instrument_settings import InstrumentConfig, load
 from reporting.standing import Place, Standing
 from reporting.table_formats import DASH, Text, decimal, markdown
-from training.files import write_text
 
 TITLE = "The instrument: controls before claims"
 NO_MARK = "no pass mark"

@@ -6,18 +6,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import Field, PositiveFloat
 
-from training.configuration import parse, read_yaml
+from core.settings import Settings, parse, read_yaml
 
 INSTRUMENT = Path("config/instrument.yaml")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rows(_Strict):
+class Rows(Settings):
     """Methods by their part in the checks."""
 
     untrained: str
@@ -28,7 +24,7 @@ class Rows(_Strict):
     random_gate: str
 
 
-class Changes(_Strict):
+class Changes(Settings):
     """A size for each quantity: in its own units, ``unseen`` in the untrained model's spread over prompts."""
 
     proxy: PositiveFloat
@@ -36,21 +32,21 @@ class Changes(_Strict):
     unseen: PositiveFloat
 
 
-class Plateau(_Strict):
+class Plateau(Settings):
     fallen: PositiveFloat = Field(description="best window minus the last")
     rising: PositiveFloat = Field(description="last window minus the one two before")
 
 
-class Oracle(_Strict):
+class Oracle(Settings):
     gold: PositiveFloat = Field(description="least gain over the untrained model")
 
 
-class Exploit(_Strict):
+class Exploit(Settings):
     base_rate: float = Field(ge=0, le=1)
     learnt: float | None = Field(gt=0, le=1, description="none: reported without a pass mark")
 
 
-class Thresholds(_Strict):
+class Thresholds(Settings):
     negative_control: Changes
     plateau: Plateau
     oracle: Oracle
@@ -58,7 +54,7 @@ class Thresholds(_Strict):
     resolution: Changes
 
 
-class Required(_Strict):
+class Required(Settings):
     """Checks without which no claim is judged."""
 
     negative_control: Literal["measured", "passes"] | None = None
@@ -67,7 +63,7 @@ class Required(_Strict):
     resolution: Literal["measured", "passes"] | None = None
 
 
-class InstrumentConfig(_Strict):
+class InstrumentConfig(Settings):
     level: float = Field(gt=0, lt=1, description="of the intervals")
     windows: int = Field(ge=3, description="means that a training history is read as")
     seeds: int = Field(ge=1, description="least number for a verdict")

@@ -7,16 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from core.settings import Settings, parse, read_yaml
 from evaluation.scores import ROLES
-from training.configuration import parse, read_yaml
 
 TABLES, COURSE, PUBLISHED = (Path(f"config/{name}.yaml") for name in ("tables", "trajectories", "published"))
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def match(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
@@ -30,12 +26,12 @@ def match(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
     return chosen
 
 
-class Role(_Strict):
+class Role(Settings):
     mark: str = Field(description="behind a column's header")
     legend: str | None = None
 
 
-class _Column(_Strict):
+class _Column(Settings):
     header: str
     digits: int = Field(ge=0)
     better: Literal["higher", "lower", "neither"]
@@ -56,7 +52,7 @@ class Column(_Column):
     published: str | None = Field(None, description="column of published.yaml that plays the same part")
 
 
-class _Table(_Strict):
+class _Table(Settings):
     title: str
     bases: Literal["first", "others", "all"] | list[str]
     tasks: list[str]
@@ -80,14 +76,14 @@ class Table(_Table):
     published: list[str] = Field([], description="of published.yaml, the first that has a row counts")
 
 
-class RunCosts(_Strict):
+class RunCosts(Settings):
     """The table of each run's cost: name in the .csv -> column."""
 
     title: str
     columns: dict[str, str]
 
 
-class Layout(_Strict):
+class Layout(Settings):
     """config/tables.yaml."""
 
     base_method: str
@@ -127,7 +123,7 @@ class CourseColumn(_Column):
     metric: str | None = Field(None, description="name in the histories; none: a number of the table's own")
 
 
-class Levels(_Strict):
+class Levels(Settings):
     methods: list[str]
     common: list[float] = Field(description="shares of the way to the level that all of these reach")
     beyond: list[float] = Field(description="shares of the way from there to the highest")
@@ -142,7 +138,7 @@ class CourseTable(_Table):
     selections: dict[str, str] = {}
 
 
-class CourseLayout(_Strict):
+class CourseLayout(Settings):
     """config/trajectories.yaml."""
 
     windows: int = Field(ge=1)
@@ -164,7 +160,7 @@ def _check_columns(tables: dict, columns: dict) -> None:
             raise ValueError(f"table {name!r} names the columns {unknown}; valid: {', '.join(columns)}")
 
 
-class PublishedRow(_Strict):
+class PublishedRow(Settings):
     label: str
     method: str | None = Field(description="ours of the same recipe")
     step: int | None
@@ -172,7 +168,7 @@ class PublishedRow(_Strict):
     shown: bool = True
 
 
-class Published(_Strict):
+class Published(Settings):
     """A table of a paper."""
 
     paper: str = ""

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
+from core.files import replacing
 from evaluation.scores import RUN
 from reporting.html import html, page, table
 from reporting.results import Results
 from reporting.table_formats import Text
-from training.configuration import RunConfig, load_run
-from training.files import replacing
+from runs.configuration import RunConfig, load_run
 
 SHOWN = ("evaluation", "instrument", "claims", "tables", "trajectories", "figures")
 

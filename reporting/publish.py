@@ -25,14 +25,14 @@ from typing import Any
 
 from PIL import Image
 
+from core.command import run_command
+from core.files import replacing, write_text
 from reporting import origin, tables
 from reporting import stored as store
 from reporting.claims import MIXTURE
 from reporting.layout import load_layout
 from reporting.results import Results, read
 from reporting.table_formats import pipe_table
-from training.command import run_command
-from training.files import replacing, write_text
 
 EXPERIMENTS = ("gaussian_mixture", "gaussian_mixture_map", "theorem")  # shown where they were run
 JUDGED = ("instrument.md", "instrument.json", "claims.md", "claims.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from core.files import replacing
 from reporting import (
     claims,
     comparison,
@@ -19,7 +20,6 @@ from reporting import (
 from reporting.evidence import evidence_in
 from reporting.layout import load_course, load_layout, load_published
 from reporting.results import Results
-from training.files import replacing
 
 
 def render_tables(results: Results, out: Path, judged: Path) -> list[Path]:

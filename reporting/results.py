@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from core.files import replacing
+from core.settings import Settings, parse, read_yaml
 from evaluation import scores as stored_scores
 from evaluation.scores import RUN, Scores
-from training.configuration import parse, read_yaml
-from training.files import replacing
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OwnSuite(_Strict):
+class OwnSuite(Settings):
     name: str
     prompts: str
 
 
-class RenderingSettings(_Strict):
+class RenderingSettings(Settings):
     """What the workflow says of the grid: ``results/config/rendering.yaml``."""
 
     methods: dict[str, str] = Field({}, description="labels in the grid's order")

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from core.command import run_command
+from core.files import replacing, to_yaml, write_json
+from core.settings import ConfigError
 from evaluation.scores import RUN
-from training.command import run_command
-from training.configuration import ConfigError, load_run
-from training.files import replacing, to_yaml, write_json
+from runs.configuration import load_run
 
 RUNS = "runs.parquet"
 TABLES = {"scores": "scores.parquet", "image_scores": "image_scores.parquet", "histories": "history.parquet"}

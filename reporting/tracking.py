@@ -32,7 +32,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 
-from training.files import write_text
+from core.files import write_text
 
 EXPERIMENT = "goodhart"
 RUN_TAG = "goodhart.run"  # the key of idempotency: its value is the run id

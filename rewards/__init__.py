@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from plugins import Plugins
+from core.plugins import Plugins
 from rewards.base import Reward, RewardError
 from rewards.published.hub import check
 
-_helpers = {"base", "geneval_rules", "networks", "onnx_graphs", "shortcut", "weights"}
-_rewards = Plugins(__name__, "reward", Reward, _helpers)
+_rewards = Plugins(__name__, "reward", Reward)
 names, get_class = _rewards.names, _rewards.get
 
 

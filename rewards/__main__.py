@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 import rewards
+from core.files import write_text
 from rewards.features import feature_names, get_features_class
 from rewards.published import hub
 from rewards.weights import WeightsError
-from training.files import write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "rewards.md"
 BLOCK = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- end -->)", re.DOTALL)

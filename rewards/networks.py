@@ -1,7 +1,7 @@
 """Small networks of the learned scorers: two image towers, a text tower, a caption tokenizer.
 
 All of them see 32x32 images and take well under a millisecond per image on one CPU thread. Plug-ins
-build a model here and load its weights; ``rewards/pretraining`` trains the same classes.
+build a model here and load its weights; ``pretraining/scorers`` trains the same classes.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from training.files import sha256, write_text
+from core.files import sha256, write_text
 
 RESOURCES = Path(__file__).resolve().parents[1] / "resources"
 SUMS = "SHA256SUMS"

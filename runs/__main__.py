@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from core.command import run_command
+from core.settings import merged, read_yaml
 from runs.explain import explain_run
-from training.command import run_command
-from training.configuration import merged, read_yaml
 
 DEFAULT = Path("config/config.yaml")
 

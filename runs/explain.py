@@ -1,6 +1,6 @@
 """Every setting of a run, the file that set it, and where its value comes from.
 
-Settings are layered (training/resolve.py). Of the files that set one, the last wins and is named; the origin
+Settings are layered (runs/resolve.py). Of the files that set one, the last wins and is named; the origin
 is the comment on its line: paper, upstream or ours. A default's is what its field is for.
 """
 
@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 import methods
 from base_models.base import BaseModelConfig
-from training.configuration import RunConfig, TaskTraining, TrainingConfig, load_run
-from training.resolve import CONFIG, grid_rows, resolve_run
+from runs.config_files import CONFIG
+from runs.configuration import RunConfig, TaskTraining, TrainingConfig, load_run
+from runs.resolve import grid_rows, resolve_run
 
 SECTIONS = ("base_model", "task_settings", "training", "parameters")
 MODELS = {"base_model": BaseModelConfig, "task_settings": TaskTraining, "training": TrainingConfig}

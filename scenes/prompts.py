@@ -211,25 +211,3 @@ def write(folder: Path) -> None:
     for name, prompts in split().items():
         lines = "".join(json.dumps(p, sort_keys=True) + "\n" for p in prompts)
         (folder / f"{name}.jsonl").write_text(lines)
-
-
-def read(path: Path) -> list[dict]:
-    """Read a prompt file; a line that is not a prompt raises ``ValueError`` with its number."""
-    prompts = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        try:
-            prompt = json.loads(line)
-            prompt["tag"], prompt["prompt"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: not a prompt with 'tag' and 'prompt' ({error})"
-            ) from None
-        prompts.append(prompt)
-    if not prompts:
-        raise ValueError(f"{path}: holds no prompt")
-    return prompts
-
-
-def count_objects(prompt: dict) -> int:
-    """Objects that a prompt asks for."""
-    return sum(item["count"] for item in prompt["include"])

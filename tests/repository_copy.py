@@ -4,14 +4,12 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PARTS = (
-    "base_models config didactic evaluation methods profiles prompt_sets resources rewards scenes "
-    "runs training workflow Snakefile plugins.py"
-).split()
+DATA = ("config", "profiles", "resources", "workflow", "Snakefile")
+PACKAGES = sorted(file.parent.name for file in ROOT.glob("*/__init__.py") if file.parent.name != "tests")
 
 
 def copy_repository(folder: Path) -> Path:
-    for part in PARTS:
+    for part in dict.fromkeys((*DATA, *PACKAGES)):
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))

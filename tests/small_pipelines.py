@@ -15,7 +15,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from base_models.pretraining.tokenizers import build_clip_tokenizer, build_t5_tokenizer
+from pretraining.pipelines.tokenizers import build_clip_tokenizer, build_t5_tokenizer
 
 WORDS = ["a photo of three red circles and a blue square"]
 TOKENS = 16

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 
 import rewards
+from core.files import to_yaml
+from core.settings import read_yaml
 from evaluation.configuration import expected_base, load_evaluation
 from evaluation.scores import COLUMNS
 from reporting import base_check
 from reporting.base_check import AGREES, HIGH, LOW, UNKNOWN, CheckSettings, Recorded, check, markdown, verdict
 from reporting.layout import load_published
-from training.configuration import read_yaml
-from training.files import to_yaml
 
 CONFIG = Path(__file__).parents[1] / "config"
 SPEC = CheckSettings(**read_yaml(CONFIG / "base_check.yaml"))

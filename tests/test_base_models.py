@@ -21,9 +21,9 @@ from base_models import attention, base, get_class, open_base_model
 from base_models.base import ADAPTER_FILE, POLICY, BaseModelConfig, Embeddings
 from base_models.cpu_engine import FoldedUpsampling
 from base_models.flux import pack, position_ids, unpack
+from core.files import sha256
 from processes.sampling import sample_ode
 from tests.small_pipelines import save_flux, save_sd3
-from training.files import sha256
 
 PROMPTS = ["a photo of three red circles", "a blue square"]
 STEPS = 3

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 import methods
 from base_models.base import ADAPTER_FILE
+from core.files import to_yaml
+from core.settings import ConfigError, parse
 from evaluation.configuration import load_evaluation, run_evaluation
 from evaluation.evaluate import evaluate_run
 from evaluation.sample import sample_run
@@ -17,12 +19,12 @@ from evaluation.scores import COLUMNS, KL
 from methods.flow_dpo import preference_pairs
 from methods.maths.best_of_n import best_of_n, best_of_n_kl, rank_weights
 from processes.rows import Rows
+from runs import resolve
+from runs.config_files import load_task
+from runs.configuration import MethodFile, load_run
 from tests.test_methods import GROUPS, make_rollout, off_policy_batch
 from tests.test_training import make_run
 from tests.toy_process import make_batches, make_experience
-from training import resolve
-from training.configuration import ConfigError, load_run
-from training.files import to_yaml
 from training.trainer import Trainer
 
 
@@ -125,7 +127,7 @@ def test_old_log_probabilities_of_a_later_step_are_those_of_the_rollouts_weights
 @pytest.fixture
 def settings(tmp_path):
     """Evaluation settings of two images per prompt on the first four test prompts."""
-    task = resolve.load_task("ocr")
+    task = load_task("ocr")
     evaluation = run_evaluation(load_evaluation({"images_per_prompt": 2}), task)
     prompts = tmp_path / "four.jsonl"
     lines = open(evaluation.suites["ocr"].prompts).read().splitlines()
@@ -196,7 +198,7 @@ def test_a_scaled_adapter_is_a_share_of_the_one_it_starts_from(tmp_path):
 def test_a_row_without_training_says_what_it_is_made_of(change, message):
     value = {"label": "x", "algorithm": "grpo", "source": "x", "training": {"iterations": 0}, **change}
     with pytest.raises(ConfigError, match=message):
-        resolve.parse(resolve.MethodFile, value, "config/methods/x.yaml")
+        parse(MethodFile, value, "config/methods/x.yaml")
 
 
 def test_rows_with_training_have_no_key_of_those_without():

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.settings import ConfigError, read_yaml
 from evaluation.scores import Images, Scores
 from reporting.claim_tests import MIXTURE, Claims, ClaimTest, load
 from reporting.claims import NO_INSTRUMENT, combine, evaluate, judge, write
 from reporting.evidence import Evidence, evidence_of
-from training.configuration import ConfigError, read_yaml
 
 CLAIMS = Path("config/claims.yaml")
 SEEDS = (1, 2, 3)

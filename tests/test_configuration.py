@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 import methods
+from core.settings import ConfigError
 from evaluation.configuration import load_evaluation
 from methods.maths.latent_size import PAPER_DIMENSIONS
-from training import resolve
-from training.configuration import ConfigError
+from runs import config_files, resolve
 
 CONFIG = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -22,11 +22,11 @@ def config_copy(tmp_path, monkeypatch):
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
-    monkeypatch.setattr(resolve, "CONFIG", tmp_path / "config")
-    for function in (resolve.load_base_model, resolve.load_task, resolve.load_method):
+    monkeypatch.setattr(config_files, "CONFIG", tmp_path / "config")
+    for function in (config_files.load_base_model, config_files.load_task, config_files.load_method):
         function.cache_clear()
     yield tmp_path / "config"
-    for function in (resolve.load_base_model, resolve.load_task, resolve.load_method):
+    for function in (config_files.load_base_model, config_files.load_task, config_files.load_method):
         function.cache_clear()
 
 
@@ -54,7 +54,7 @@ CLIP_RANGES = {  # of the rows that have another than the paper's
 }
 
 
-@pytest.mark.parametrize("name", [n for n in resolve.method_names() if n != "base"])
+@pytest.mark.parametrize("name", [n for n in config_files.method_names() if n != "base"])
 def test_thresholds_are_the_papers_and_carried_over_to_the_embedded_models(name):
     """In force at 512 dimensions, a latent of the embedded models, and at the papers' 65,536."""
     threshold = 3e-4 if name in ("gardo_code_threshold", "gardo_official_code") else 1e-4
@@ -145,7 +145,7 @@ def test_a_run_that_starts_from_another_follows_its_configuration(config_copy):
     before = resolve_one(method="sft_then_ddrl")
     assert before.start.run == "tiny-sd3__geneval__sft__s1"
     edit(config_copy / "methods" / "sft.yaml", lambda v: v["training"].update(learning_rate=1e-5))
-    resolve.load_method.cache_clear()
+    config_files.load_method.cache_clear()
     after = resolve_one(method="sft_then_ddrl")
     assert after.training == before.training and after.hash != before.hash
 
@@ -160,10 +160,10 @@ def test_a_comment_changes_no_run_and_a_number_changes_one_method(config_copy):
     before = resolve.resolve_grid(CONFIG)
     path = config_copy / "methods/gardo.yaml"
     path.write_text(path.read_text() + "# a remark\n")
-    resolve.load_method.cache_clear()
+    config_files.load_method.cache_clear()
     assert resolve.resolve_grid(CONFIG) == before
     edit(path, lambda v: v["parameters"].update(beta=0.05))
-    resolve.load_method.cache_clear()
+    config_files.load_method.cache_clear()
     after = resolve.resolve_grid(CONFIG)
     extended = {"gardo_random_gate"}  # it extends gardo
     assert {r.method for k, r in after.items() if r != before[k]} == {"gardo", *extended}
@@ -184,7 +184,7 @@ def test_a_run_depends_on_the_commits_of_its_rewards(config_copy, monkeypatch, t
 
     plain = resolve_one(task="ocr")
     edit(config_copy / "tasks/ocr.yaml", lambda task: task.update(auxiliary=["pickscore", "clipscore"]))
-    resolve.load_task.cache_clear()
+    config_files.load_task.cache_clear()
     run = resolve_one(task="ocr")
     assert not any(name.startswith("hub/") for name in plain.weights)
     assert run.weights["hub/yuvalkirstain/PickScore_v1"].startswith("a4e4367")
@@ -195,7 +195,7 @@ def test_a_run_depends_on_the_commits_of_its_rewards(config_copy, monkeypatch, t
 
 def test_an_unknown_encoder_names_file_and_valid_ones(config_copy):
     edit(config_copy / "tasks/ocr.yaml", lambda task: task.update(features="dinov9"))
-    resolve.load_task.cache_clear()
+    config_files.load_task.cache_clear()
     with pytest.raises(ConfigError, match=r"tasks/ocr.yaml: key 'features'.*dinov9.*dinov3, scene_encoder"):
         resolve_one(task="ocr")
     with pytest.raises(ConfigError, match="features names 'dinov9'.*dinov3"):

@@ -11,19 +11,19 @@ import yaml
 
 import methods
 import rewards
+from core.files import to_yaml
+from core.seeding import generator
+from core.settings import ConfigError, merged
 from evaluation.configuration import load_evaluation, roles
 from methods import Rollout
 from processes.collect import groups_without_spread, shuffled
 from rewards.shortcut import EXPLOIT
+from runs import config_files, resolve
 from scenes import prompts as prompt_sets
 from scenes.gold import gold_factors, gold_reward
 from scenes.renderer import render_many
 from scenes.vocabulary import BACKGROUNDS
 from scenes.wall import tone_offset
-from training import resolve
-from training.configuration import ConfigError, merged
-from training.files import to_yaml
-from training.seeding import generator
 from training.trainer import Trainer
 
 GROUPS = torch.tensor([3, 3, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2])
@@ -88,7 +88,7 @@ def test_the_oracle_is_given_gold_and_logs_the_proxy(tmp_path, monkeypatch):
 def test_a_history_holds_the_diagnostics_and_the_parts_of_rewards(tmp_path):
     logged = history_of(tmp_path / "run", "geneval_shortcut_weak", "grpo")
     names = set(logged.index.get_level_values("name"))
-    monitored = resolve.load_task("geneval_shortcut_weak").monitor
+    monitored = config_files.load_task("geneval_shortcut_weak").monitor
     assert {f"reward/{name}_mean" for name in monitored} <= names
     assert {
         f"train/{n}" for n in ("ratio_mean", "ratio_deviation", "clipped_share", "policy_distance")
@@ -165,17 +165,17 @@ def test_files_extend_each_other(tmp_path, monkeypatch):
         "a": {"b": 1, "c": 3},
         "d": [2],
     }
-    control, plain = resolve.load_method("gardo_random_gate"), resolve.load_method("gardo")
+    control, plain = config_files.load_method("gardo_random_gate"), config_files.load_method("gardo")
     assert control.parameters == {**plain.parameters, "gate_choice": "random"}
     folder = tmp_path / "methods"
     folder.mkdir()
     for name, value in {"a": {"extends": "b"}, "b": {"extends": "a"}, "c": {"extends": "nothing"}}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(value))
-    monkeypatch.setattr(resolve, "CONFIG", tmp_path)
+    monkeypatch.setattr(config_files, "CONFIG", tmp_path)
     with pytest.raises(ConfigError, match=r"[ab].yaml: key 'extends' leads in a circle"):
-        resolve.load_method("a")
+        config_files.load_method("a")
     with pytest.raises(ConfigError, match=r"c.yaml: key 'extends' names 'nothing'; valid: a, b, c"):
-        resolve.load_method("c")
+        config_files.load_method("c")
 
 
 def test_a_share_of_the_run_becomes_gradient_steps():
@@ -205,7 +205,7 @@ def test_a_late_control_is_the_plain_run_until_it_starts(tmp_path):
 def test_a_shortcut_belongs_to_the_proxy_only_where_it_is_planted():
     evaluation = load_evaluation()
     planted, plain = (
-        roles(resolve.load_task(name), evaluation) for name in ("geneval_shortcut_weak", "geneval")
+        roles(config_files.load_task(name), evaluation) for name in ("geneval_shortcut_weak", "geneval")
     )
     assert planted["exploit_rate"] == planted["geneval"] == planted["geneval_shortcut_weak"] == "proxy"
     assert "exploit_rate" not in plain and plain["geneval"] == "proxy"

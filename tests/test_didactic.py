@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
+from core.settings import ConfigError
 from didactic import checks, experiment, grid, map_report, mixture, policy, report, theorem
 from didactic.configuration import jobs_of_map, load
-from training.configuration import ConfigError
 
 CONFIG = "config/gaussian_mixture.yaml"
 SHORT = {"iterations": 4, "measurements": 2}

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from base_models.base import ADAPTER_FILE
+from core.files import to_yaml, write_json, write_text
+from core.settings import read_yaml
 from evaluation import evaluate, images, sample, score
 from evaluation.configuration import load_evaluation, run_evaluation
 from evaluation.scores import COLUMNS, COSTS, IMAGE_COLUMNS, KL
-from training.configuration import read_yaml
-from training.files import to_yaml, write_json, write_text
-from training.resolve import load_task, resolve_run
+from runs.config_files import load_task
+from runs.resolve import resolve_run
 
 CONFIG = read_yaml("config/smoke.yaml") | {"snapshot_shares": [0.34, 0.67]}
 

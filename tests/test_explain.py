@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from core.files import to_yaml, write_text
+from core.settings import read_yaml
 from runs.explain import SECTIONS, explain, explain_run
-from training.configuration import read_yaml
-from training.files import to_yaml, write_text
-from training.resolve import resolve_run
+from runs.resolve import resolve_run
 
 MAIN = [Path("config/config.yaml"), Path("config/smoke.yaml")]
 RUN = "tiny-sd3__geneval_shortcut_strong__gardo_random_gate__s901"

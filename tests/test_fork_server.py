@@ -113,9 +113,9 @@ def started_sleeping(folder: Path) -> tuple[subprocess.Popen, int]:
 def test_ps_says_what_a_job_does(server, folder):
     client, process = started_sleeping(folder)
     shown = subprocess.run(["ps", "-o", "args=", "-p", str(process)], capture_output=True, text=True).stdout
-    assert shown.strip() == "python -m sleep_long"
     client.kill()
     client.wait()
+    assert shown.strip() == "python -m sleep_long"
 
 
 def test_a_job_ends_with_its_client(server, folder):

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from base_models import open_base_model
+from runs.config_files import load_base_model
 from training import data
 from training.image_folder import ImageFolder, ImageFolderError, load_square
 from training.prompts import PromptSet
-from training.resolve import load_base_model
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from core.settings import ConfigError
 from evaluation.scores import Scores
 from reporting import instrument, standing
 from reporting.claim_tables import caption
@@ -16,7 +17,6 @@ from reporting.claims import evaluate as evaluate_claims
 from reporting.evidence import evidence_of
 from reporting.instrument_settings import INSTRUMENT, load
 from reporting.statistics import smallest_effect
-from training.configuration import ConfigError
 
 CONFIG = load(INSTRUMENT)
 SEEDS, STEPS = (1, 2, 3), 40

@@ -8,6 +8,7 @@ import torch
 
 import methods
 import processes
+from core.plugins import Plugins
 from methods import Batch, Loss, Method, MethodConfig, Needs, Rollout
 from methods.diffusion_nft import diffusion_nft_loss
 from methods.grpo_guard import normalised_log_ratio
@@ -18,7 +19,6 @@ from methods.maths.latent_size import PAPER_DIMENSIONS, ClipRange, KLThreshold
 from methods.maths.policy_loss import gated_kl
 from methods.maths.reward_combination import combine
 from methods.maths.sde import STEPS
-from plugins import Plugins
 from tests.toy_process import make_batches
 
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])

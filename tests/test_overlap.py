@@ -10,8 +10,8 @@ from evaluation.configuration import load_evaluation
 from prompt_sets.__main__ import main
 from prompt_sets.counting import GENERATED
 from prompt_sets.overlap import open_set, overlap
+from runs.config_files import load_task
 from scenes.composition import composition
-from training.resolve import load_task
 
 TASKS = sorted(path.stem for path in Path("config/tasks").glob("*.yaml"))
 SUITES = load_evaluation().suites

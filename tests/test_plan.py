@@ -10,9 +10,9 @@ import yaml
 from huggingface_hub import constants
 from snakemake.utils import update_config
 
+from core.settings import ConfigError
 from prompt_sets import FOLDER
-from training import resolve
-from training.configuration import ConfigError
+from runs import resolve
 from workflow.estimate import hours_lines, report, training_table
 from workflow.plan import make_plan
 from workflow.readiness import Jobs, check_ready, needed_bytes

@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 import prompt_sets
+from core.prompts import read
+from core.settings import ConfigError
 from prompt_sets import configuration
 from prompt_sets.coco import CLASSES
 from prompt_sets.counting import split
 from prompt_sets.fetch import PromptSetError, fetch, make
 from prompt_sets.parsers import PARSERS
 from rewards.ocr import target_text
-from scenes.prompts import read
-from training.configuration import ConfigError
 
 GENEVAL = [
     {"tag": "counting", "include": [{"class": "bench", "count": 4}], "prompt": "a photo of four benchs"},

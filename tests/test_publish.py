@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from core.files import to_yaml, write_text
 from reporting.publish import BLOCK, publish
 from tests.repository_copy import ROOT
 from tests.test_stored import finished_run
-from training.files import to_yaml, write_text
 
 RUN = "tiny-sd3__ocr__grpo__s901"
 PAGE = "before\n<!-- results: main.md, tiny-sd3, trained on OCR -->\nstale\n<!-- end -->\nafter\n"

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from base_models import open_base_model
+from runs.config_files import load_base_model, load_task
 from training import data, lock, ranks
 from training.lock import Busy, only_writer
 from training.prompts import KEPT, PromptSet
-from training.resolve import load_base_model, load_task
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,7 @@ import sys
 
 CHECK = """
 import os, torch
-from training.command import repeatable, set_threads
+from core.command import repeatable, set_threads
 set_threads(1)
 print(torch.are_deterministic_algorithms_enabled())  # a processor's results stay as they are
 repeatable()

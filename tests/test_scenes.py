@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import rewards
-from base_models.pretraining.data import EVERYTHING, training_prompts
+from core.prompts import read
+from pretraining.pipelines.data import EVERYTHING, training_prompts
 from rewards.geneval import partial_score, score_images, strict_correct
 from scenes import prompts as prompt_sets
 from scenes.composition import composition
@@ -189,4 +190,4 @@ def test_a_broken_prompt_file_names_its_line(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"tag": "text", "prompt": "x"}\n{"tag": 1}\n')
     with pytest.raises(ValueError, match="line 2"):
-        prompt_sets.read(path)
+        read(path)

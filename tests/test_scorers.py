@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import rewards
+from pretraining.scorers import data, decoded, install
+from pretraining.scorers.corruptions import FAMILIES, corrupt
 from rewards import weights
 from rewards.features import get_features
 from rewards.features.scene_encoder import SceneEncoder
 from rewards.networks import TOKENIZER
-from rewards.pretraining import data, decoded, install
-from rewards.pretraining.corruptions import FAMILIES, corrupt
 
 LEARNED = ["scene_aesthetic", "scene_preference", "scene_preference_vit", "scene_text_score"]
 SEE_TEXT = LEARNED[1:]

@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
+from core.files import to_yaml, write_json, write_text
+from core.settings import ConfigError, read_yaml
 from evaluation.scores import RUN
 from reporting import stored
-from training.configuration import ConfigError, read_yaml
-from training.files import to_yaml, write_json, write_text
-from training.resolve import resolve_run
+from runs.resolve import resolve_run
 from workflow import plan
 
 CONFIG = read_yaml("config/smoke.yaml")

@@ -22,6 +22,9 @@ from base_models.base import ADAPTER_FILE, POLICY
 from base_models.cpu_engine import has_bf16
 from base_models.flux import pack
 from benchmarks.loops import leave_the_base
+from core.files import sha256, to_yaml
+from core.seeding import generator
+from core.settings import ConfigError
 from methods import Loss
 from methods.maths.sde import flow_sde_step
 from processes import reverse
@@ -29,12 +32,11 @@ from processes.base import REFERENCE
 from processes.rows import Rows
 from processes.sampling import Transition, noise, sample_ode, sample_trajectories
 from rewards.base import RewardError
+from runs.config_files import load_base_model, load_method, load_task, method_names
+from runs.configuration import load_run
+from runs.resolve import resolve_run
 from training import data
-from training.configuration import ConfigError, load_run
-from training.files import sha256, to_yaml
 from training.prompts import PromptList, PromptSet
-from training.resolve import load_base_model, load_method, load_task, method_names, resolve_run
-from training.seeding import generator
 from training.trainer import Trainer
 
 METHODS = method_names()

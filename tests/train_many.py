@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training.configuration import load_run  # noqa: E402
+from runs.configuration import load_run  # noqa: E402
 from training.trainer import Trainer  # noqa: E402
 
 data, *folders = map(Path, sys.argv[1:])

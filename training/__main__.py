@@ -9,11 +9,11 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from training.command import default_device, run_command, set_threads, start_quickly
+from core.command import default_device, run_command, set_threads, start_quickly
 
 
 def _run(arguments) -> None:
-    from training.configuration import load_run
+    from runs.configuration import load_run
     from training.lock import only_writer
     from training.trainer import Trainer
 
@@ -26,11 +26,11 @@ def _run(arguments) -> None:
 
 def _data(arguments) -> None:
     from base_models import open_base_model
+    from runs.config_files import load_base_model, load_task, weights_of
     from training import data
     from training.image_folder import ImageFolder
     from training.prompts import PromptSet
     from training.ranks import Ranks
-    from training.resolve import load_base_model, load_task, weights_of
 
     ranks = Ranks(arguments.device)
     base, task = load_base_model(arguments.base, arguments.task), load_task(arguments.task)

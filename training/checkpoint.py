@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.files import replacing
+from core.files import replacing
 
 _PREFIX = "iteration_"
 

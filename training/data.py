@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from base_models.base import BaseModel
+from core.files import replacing, sort_metadata, write_text
+from core.seeding import generator, seed_of
 from processes.sampling import noise, sample_ode
 from scenes.renderer import render
-from training.files import replacing, sort_metadata, write_text
 from training.prompts import PromptSet
 from training.ranks import Ranks
-from training.seeding import generator, seed_of
 
 Wanted = Callable[[int], bool]  # whether this process makes the part of that number
 Parts = Iterator[tuple[int, torch.Tensor]]  # number of a part, and its latents

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from training.files import replacing
+from core.files import replacing
 
 
 class History:

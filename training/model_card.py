@@ -8,8 +8,8 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from base_models.base import ADAPTER_FILE
-from scenes.prompts import read as read_prompts
-from training.configuration import RunConfig
+from core.prompts import read as read_prompts
+from runs.configuration import RunConfig
 
 _TEXT = """---
 {metadata}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.configuration import TrainingConfig
+from runs.configuration import TrainingConfig
 from training.ranks import Ranks
 
 

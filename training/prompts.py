@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from base_models.base import BaseModel, Embeddings
-from scenes.prompts import read
+from core.prompts import read
+from core.seeding import seed_of
 from training.ranks import Ranks
-from training.seeding import seed_of
 
 
 def _room(file: Path, count: int, like: torch.Tensor) -> torch.Tensor:

@@ -13,19 +13,20 @@ from tqdm import tqdm
 import methods
 import processes
 from base_models import open_base_model
+from core.files import replacing, write_json
+from core.seeding import seed_of
+from core.settings import ConfigError
 from methods import Loss
 from processes.base import ANCHOR, REFERENCE, Experience
+from runs.configuration import RunConfig, load_run
 from training import checkpoint, provenance
 from training.adapters import Adapters
-from training.configuration import ConfigError, RunConfig, load_run
 from training.data import DataSet
-from training.files import replacing, write_json
 from training.history import History
 from training.model_card import model_card
 from training.optimiser import Optimiser
 from training.prompts import PromptSet
 from training.ranks import Ranks
-from training.seeding import seed_of
 
 
 class Trainer:

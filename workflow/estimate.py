@@ -21,9 +21,10 @@ from snakemake.utils import update_config
 
 import prompt_sets
 from base_models.requirements import is_hub_id
+from core.command import run_command
+from core.settings import read_yaml
 from rewards.published import hub
-from training.command import run_command
-from training.configuration import RunConfig, read_yaml
+from runs.configuration import RunConfig
 from workflow.plan import RESULTS, Plan, make_plan
 from workflow.readiness import Jobs, images_of, missing_base_models, needed_bytes, opened, plugins
 

@@ -1,6 +1,7 @@
 """One process imports the model libraries; the jobs of this machine are forked from it.
 
-Importing torch, diffusers, transformers and peft takes four seconds, a tenth of a small grid's whole time.
+Importing torch, diffusers, transformers and peft takes five CPU seconds, and every run needs it twice: a
+fifteenth of an OCR run of the default grid, and most of a run of the smoke grid.
 The workflow starts one server when it runs jobs on its own machine (``start``), and ``workflow.job`` hands
 them over (``hand_over``). The server has imported libraries only: the suite's own code is read by each job,
 as it is then.
@@ -171,12 +172,13 @@ def _watch(client: socket.socket) -> dict:
 
 def run(job: dict) -> None:
     """``python -m module arguments`` in this process."""
+    # What ps shows instead of this module; first, as the title takes the place of the environment.
+    setproctitle(shlex.join(["python", "-m", job["module"], *job["arguments"]]))
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environment"])
     sys.path[0] = job["cwd"]
     sys.argv = [job["module"], *job["arguments"]]
-    setproctitle(shlex.join(["python", "-m", *sys.argv]))  # what ps shows, instead of this module
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # as in a new process; Python's own does so by itself

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 import prompt_sets
 from base_models.base import ADAPTER_FILE
+from core.files import sha256, to_yaml, write_if_changed
+from core.settings import ConfigError
 from evaluation.configuration import (
     EvaluationConfig,
     expected_base,
@@ -19,20 +21,10 @@ from reporting import stored
 from reporting.base_check import Recorded
 from reporting.results import OwnSuite, RenderingSettings
 from rewards.weights import verify
-from training.configuration import ConfigError, RunConfig, TaskConfig
-from training.files import sha256, to_yaml, write_if_changed
+from runs.config_files import RESOURCES, load_base_model, load_method, load_task
+from runs.configuration import RunConfig, TaskConfig
+from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs, write_runs
 from training.image_folder import METADATA
-from training.resolve import (
-    RESOURCES,
-    GridRow,
-    grid_rows,
-    load_base_model,
-    load_method,
-    load_task,
-    resolve_grid,
-    starting_runs,
-    write_runs,
-)
 from workflow.rendering import check_claims, check_instrument, check_tables
 
 RESULTS = Path("results")

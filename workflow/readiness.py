@@ -15,9 +15,10 @@ import torch
 import base_models
 import prompt_sets
 import rewards
+from core.settings import ConfigError
 from rewards.features import get_features_class
 from rewards.published import hub
-from training.configuration import ConfigError, RunConfig
+from runs.configuration import RunConfig
 from training.image_folder import ImageFolder
 from workflow.plan import RESULTS, Plan
 from workflow.rendering import empty_tables

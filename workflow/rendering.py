@@ -5,11 +5,11 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from core.settings import ConfigError
 from didactic.configuration import load as load_mixture
 from reporting import claim_tests, instrument_settings
 from reporting.layout import COURSE, TABLES, CourseTable, Table, load_course, load_layout, match
-from training.configuration import ConfigError
-from training.resolve import method_names, task_names
+from runs.config_files import method_names, task_names
 
 CLAIMS, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "gaussian_mixture"))
 LAYOUTS = {TABLES: load_layout, COURSE: load_course}

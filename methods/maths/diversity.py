@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+DIVERSITY = "diversity"  # where it is logged or scored; a metric that is no reward
+
 
 def cosine_distances(features: torch.Tensor) -> torch.Tensor:
     """1 - cosine between all pairs. (..., n, D) -> (..., n, n). A zero vector lies at distance 1 of all."""

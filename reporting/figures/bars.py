@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from core.prompts import count_objects
+from core.prompts import read as read_prompts
 from evaluation.scores import DIVERSITY, IMAGE_KEY, ByImage, Scores
 from reporting.draw import Drawing, Grid
 from reporting.figure_style import (
@@ -22,8 +24,6 @@ from reporting.figure_style import (
     panels,
 )
 from reporting.statistics import bootstrap_interval
-from scenes.prompts import count_objects
-from scenes.prompts import read as read_prompts
 
 
 def _by_count(rows: pd.DataFrame, images: ByImage, counts: Sequence[int]) -> dict[int, list[float]]:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
+from core.settings import Settings
 from reporting.draw import Drawing, Grid, at
 from reporting.figure_style import (
     STYLE,
@@ -30,10 +30,8 @@ DECADES = 1e-5  # least shown of a logarithmic axis, as a share of the most
 PER_ROW = 3  # panels of a figure about one task
 
 
-class MultiReward(BaseModel):
+class MultiReward(Settings):
     """GARDO Fig. 8b: ``subject`` and what it is compared with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     subject: str
     methods: list[str]

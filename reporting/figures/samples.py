@@ -10,40 +10,34 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
+from core.prompts import read as read_prompts
+from core.settings import Settings
 from evaluation import images as stored_images
 from evaluation.scores import ByImage
 from methods.maths.gate import uncertainty
 from reporting.draw import Drawing, Grid, at
 from reporting.figure_style import NothingToDraw, save
 from reporting.table_formats import decimal
-from scenes.prompts import read as read_prompts
-from training.configuration import TaskTraining, load_run
+from runs.configuration import TaskTraining, load_run
 
 CELL = 0.85  # inches of one image
 
 
-class SampleGrid(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class SampleGrid(Settings):
     methods: list[str]
     prompts: int
     images_per_method: int
 
 
-class SampleSteps(BaseModel):
+class SampleSteps(Settings):
     """The first method is where all start."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: list[str]
     prompts: int
 
 
-class Uncertain(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Uncertain(Settings):
     methods: list[str]
     images: int
 

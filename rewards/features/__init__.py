@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from plugins import Plugins
+from core.plugins import Plugins
 from rewards.features.base import Features
 from rewards.published.hub import check
 
-_encoders = Plugins(__name__, "feature encoder", Features, {"base"})
+_encoders = Plugins(__name__, "feature encoder", Features)
 feature_names, get_features_class = _encoders.names, _encoders.get
 
 

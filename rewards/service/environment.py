@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import rewards
-from training.files import sha256, write_json, write_text
+from core.files import sha256, write_json, write_text
 
 DECLARED = Path(__file__).resolve().parents[1] / "environments"
 BUILT = Path(__file__).resolve().parents[2] / "results" / "environments"

@@ -8,7 +8,7 @@ rule pretrain_tiny_sd3:
         "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
-        "python -m base_models.pretraining tiny-sd3 --out {output} --threads {threads} 2> >(tee {log} >&2)"
+        "python -m pretraining.pipelines tiny-sd3 --out {output} --threads {threads} 2> >(tee {log} >&2)"
 
 
 rule pretrain_tiny_flux:
@@ -23,7 +23,7 @@ rule pretrain_tiny_flux:
         "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
-        "python -m base_models.pretraining tiny-flux --autoencoder {input}/vae --out {output}"
+        "python -m pretraining.pipelines tiny-flux --autoencoder {input}/vae --out {output}"
         " --threads {threads} 2> >(tee {log} >&2)"
 
 
@@ -39,7 +39,7 @@ rule generate:
         "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
-        "python -m rewards.pretraining.generate --base {input} --out {output} --threads {threads} 2> {log}"
+        "python -m pretraining.scorers.generate --base {input} --out {output} --threads {threads} 2> {log}"
 
 
 rule pretrain_scorers:
@@ -54,7 +54,7 @@ rule pretrain_scorers:
         "../envs/goodhart.yaml"
     threads: workflow.cores
     shell:
-        "python -m rewards.pretraining --autoencoder {input.base}/vae --generated {input.generated}"
+        "python -m pretraining.scorers --autoencoder {input.base}/vae --generated {input.generated}"
         " --out {output} --threads {threads} 2> >(tee {log} >&2)"
 
 
@@ -67,4 +67,4 @@ rule rebuild_base:
     conda:
         "../envs/goodhart.yaml"
     shell:
-        "python -m rewards.pretraining.install --bases {input.bases} --scorers {input.scorers} 2> {log}"
+        "python -m pretraining.scorers.install --bases {input.bases} --scorers {input.scorers} 2> {log}"

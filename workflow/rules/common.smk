@@ -13,7 +13,7 @@ from prompt_sets import identity  # noqa: E402
 from reporting import stored  # noqa: E402
 from reporting.tracking import default_uri  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
-from training.command import JOB_ENVIRONMENT  # noqa: E402
+from core.command import JOB_ENVIRONMENT  # noqa: E402
 from workflow import fork_server  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 from workflow.readiness import Jobs, check_ready  # noqa: E402

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from tqdm import trange
 
-from rewards.pretraining import data
-from rewards.pretraining.corruptions import corrupt
+from pretraining.scorers import data
+from pretraining.scorers.corruptions import corrupt
 
 WRONG = 6  # wrong captions per image and step
 

@@ -1,4 +1,4 @@
-"""``python -m base_models.pretraining NAME --out FOLDER`` makes a tiny base model in about an hour.
+"""``python -m pretraining.pipelines NAME --out FOLDER`` makes a tiny base model in about an hour.
 
 The result is meant to be imperfect, as SD3.5-Medium is on GenEval and OCR: a base model without
 mistakes leaves nothing for RL to do. Do not train it longer.
@@ -13,19 +13,19 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from base_models.pretraining import autoencoder, data, denoiser
-from base_models.pretraining.recipe import Recipe
-from base_models.pretraining.tiny_flux import TinyFlux
-from base_models.pretraining.tiny_sd3 import TinySD3
+from core.files import replacing
+from pretraining.pipelines import autoencoder, data, denoiser
+from pretraining.pipelines.recipe import Recipe
+from pretraining.pipelines.tiny_flux import TinyFlux
+from pretraining.pipelines.tiny_sd3 import TinySD3
 from scenes import prompts as prompt_sets
-from training.files import replacing
 
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (TinySD3, TinyFlux)}
 AUTOENCODER_STEPS = 2500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m base_models.pretraining", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pretraining.pipelines", description=__doc__)
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--autoencoder", type=Path, help="use this trained one instead of training it")

@@ -11,10 +11,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 from transformers import CLIPTextModel, T5Config, T5EncoderModel
 
 from base_models.flux import pack, position_ids, unpack
-from base_models.pretraining import data
-from base_models.pretraining.recipe import Recipe, Stage
-from base_models.pretraining.tiny_sd3 import MAX_TOKENS, TEXT_WIDTH, clip_config
-from base_models.pretraining.tokenizers import build_clip_tokenizer, build_t5_tokenizer, token_ids
+from pretraining.pipelines import data
+from pretraining.pipelines.recipe import Recipe, Stage
+from pretraining.pipelines.tiny_sd3 import MAX_TOKENS, TEXT_WIDTH, clip_config
+from pretraining.pipelines.tokenizers import build_clip_tokenizer, build_t5_tokenizer, token_ids
 
 T5_TOKENS = 12  # at most eleven tokens of caption, end
 TRANSFORMER = dict(

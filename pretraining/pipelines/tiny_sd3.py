@@ -11,9 +11,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from base_models.pretraining import data
-from base_models.pretraining.recipe import Recipe, Stage
-from base_models.pretraining.tokenizers import build_clip_tokenizer, token_ids
+from pretraining.pipelines import data
+from pretraining.pipelines.recipe import Recipe, Stage
+from pretraining.pipelines.tokenizers import build_clip_tokenizer, token_ids
 
 MAX_TOKENS = 13  # begin, at most eleven tokens of caption, end
 TEXT_WIDTH = 64

@@ -1,4 +1,4 @@
-"""Train all scorers and write their weights and held-out report. See ``python -m rewards.pretraining -h``."""
+"""Train all scorers and write their weights and held-out report. See ``python -m pretraining.scorers -h``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from rewards.pretraining import train
-from rewards.pretraining.decoded import load_generated
-from rewards.pretraining.report import encoder_report, ranking_report
+from core.files import replacing, write_json
+from pretraining.scorers import train
+from pretraining.scorers.decoded import load_generated
+from pretraining.scorers.report import encoder_report, ranking_report
 from rewards.weights import RESOURCES
-from training.files import replacing, write_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rewards.pretraining", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pretraining.scorers", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and scorers.json")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training lengths")

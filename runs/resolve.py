@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import base_models
 import methods
 import processes
-import prompt_sets
-import rewards
-from base_models.base import BaseModelConfig
-from rewards.features import feature_names, get_features_class
-from rewards.published.hub import commits
-from rewards.weights import read_checksums
-from scenes.prompts import read as read_prompts
-from training.configuration import (
-    DIVERSITY,
-    ConfigError,
-    MethodFile,
-    RunConfig,
-    TaskConfig,
-    TaskTraining,
-    TrainingConfig,
-    in_steps,
-    merged,
-    parse,
-    read_yaml,
-)
-from training.files import to_yaml, write_if_changed
-
-CONFIG = Path("config")
-RESOURCES = Path("resources")
+from core.files import to_yaml, write_if_changed
+from core.settings import ConfigError, parse
+from runs.config_files import load_base_model, load_method, load_task, weights_of
+from runs.configuration import RunConfig, TaskTraining, TrainingConfig, in_steps
 
 
 @dataclass(frozen=True)
@@ -72,114 +50,6 @@ def grid_rows(config: dict) -> list[GridRow]:
         )
         for row in config["grid"]
     ]
-
-
-def _file(folder: str, name: str, followed: tuple[str, ...] = ()) -> tuple[dict, str]:
-    """A file of ``config/<folder>``, laid on the one that its key ``extends`` names, and its path."""
-    path = CONFIG / folder / f"{name}.yaml"
-    if not path.exists():
-        valid = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        kind = folder.rstrip("s").replace("_", " ")
-        raise ConfigError(
-            f"unknown {kind} {name!r} in the grid; valid (from {path.parent}/): {', '.join(valid)}"
-        )
-    value = read_yaml(path)
-    if "extends" not in value:
-        return value, str(path)
-    extended = value.pop("extends")
-    if extended in (*followed, name):
-        raise ConfigError(f"{path}: key 'extends' leads in a circle")
-    if not isinstance(extended, str) or not (CONFIG / folder / f"{extended}.yaml").exists():
-        valid = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise ConfigError(f"{path}: key 'extends' names {extended!r}; valid: {valid}")
-    return merged(_file(folder, extended, (*followed, name))[0], value), str(path)
-
-
-@functools.cache
-def load_base_model(name: str, task: str | None = None) -> BaseModelConfig:
-    """The base model, with the settings that ``task`` changes. Raises ``ConfigError``."""
-    value, where = _file("base_models", name)
-    changes = load_task(task).base_model if task is not None else {}
-    if changes:
-        value, where = value | changes, f"{where} with base_model of {CONFIG}/tasks/{task}.yaml"
-    config = parse(BaseModelConfig, value, where)
-    if config.adapter not in base_models.names():
-        raise ConfigError(
-            f"{where}: key 'adapter' is {config.adapter!r}; valid: {', '.join(base_models.names())}"
-        )
-    return config
-
-
-@functools.cache
-def load_task(name: str) -> TaskConfig:
-    value, where = _file("tasks", name)
-    task = parse(TaskConfig, value, where)
-    for key, wanted in (
-        ("proxy", [task.proxy]),
-        ("auxiliary", task.auxiliary),
-        ("gold", [task.gold] if task.gold else []),
-        ("monitor", [name for name in task.monitor if name != DIVERSITY]),
-    ):
-        for reward in wanted:
-            if reward not in rewards.names():
-                raise ConfigError(
-                    f"{where}: key {key!r} names the reward {reward!r}; valid: {', '.join(rewards.names())}"
-                )
-    if task.features not in feature_names():
-        valid = ", ".join(feature_names())
-        raise ConfigError(f"{where}: key 'features' names the encoder {task.features!r}; valid: {valid}")
-    path = Path(task.prompts)
-    if prompt_sets.is_pending(path):
-        return task  # its own job makes it and checks it
-    if not path.exists():
-        raise ConfigError(f"{where}: key 'prompts': {path} does not exist")
-    try:
-        prompts = read_prompts(path)
-        rewards.get_class(task.proxy).check_prompts(prompts)
-    except ValueError as error:
-        raise ConfigError(f"{where}: key 'prompts' ({path}): {error}") from None
-    tags = {p["tag"] for p in prompts}
-    for tag in task.tag_weights:
-        if tag not in tags:
-            raise ConfigError(f"{where}: key 'tag_weights.{tag}'; tags in {path}: {', '.join(sorted(tags))}")
-    return task
-
-
-def method_names() -> list[str]:
-    """Every row of ``config/methods``."""
-    return sorted(path.stem for path in (CONFIG / "methods").glob("*.yaml"))
-
-
-def task_names() -> list[str]:
-    """Every file of ``config/tasks``."""
-    return sorted(path.stem for path in (CONFIG / "tasks").glob("*.yaml"))
-
-
-@functools.cache
-def load_method(name: str) -> MethodFile:
-    value, where = _file("methods", name)
-    method = parse(MethodFile, value, where)
-    if method.algorithm not in methods.names():
-        raise ConfigError(
-            f"{where}: key 'algorithm' is {method.algorithm!r}; valid: {', '.join(methods.names())}"
-        )
-    given = {k: in_steps(v, 1, f"{where}: parameters: key {k!r}") for k, v in method.parameters.items()}
-    parse(methods.get(method.algorithm).Config, given, f"{where}: parameters")
-    return method
-
-
-def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
-    """Recorded sha256 of the shipped files that a run reads, and commits of its rewards' hub repositories."""
-    recorded = read_checksums(RESOURCES)
-    prefixes = (
-        [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
-    )
-    plugins = [rewards.get_class(name) for name in task.rewards()]
-    plugins.append(get_features_class(task.features))
-    for plugin in plugins:
-        prefixes += plugin.weights
-    shipped = {name: digest for name, digest in recorded.items() if name.startswith(tuple(prefixes))}
-    return dict(sorted({**shipped, **commits(plugins)}.items()))
 
 
 def _check_needs(needs: methods.Needs, training: TrainingConfig, algorithm: str, where: str) -> None:

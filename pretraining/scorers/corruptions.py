@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from rewards.pretraining import operations as ops
+from pretraining.scorers import operations as ops
 
 Operation = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 FAMILIES: dict[str, tuple[Operation, ...]] = {

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from base_models.base import BaseModelConfig
+from core.settings import ConfigError, Settings, parse, read_yaml
+from methods.maths.diversity import DIVERSITY
 from methods.maths.sde import STEPS
 
-Settings = TypeVar("Settings", bound=BaseModel)
-DIVERSITY = "diversity"  # a monitored metric that is no reward
 SHARE = "share_of_run"
 
 
-class ConfigError(ValueError):
-    """One message that names the file, the key and the valid values."""
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrainingConfig(_Settings):
+class TrainingConfig(Settings):
     """Everything about time and batches. Defaults stand in the task files, not here."""
 
     iterations: int = Field(ge=0, description="rollout and update rounds; 0 keeps the base model")
@@ -66,7 +57,7 @@ class TrainingConfig(_Settings):
     checkpoint_every: int = Field(20, ge=1, description="iterations")
 
 
-class TaskTraining(_Settings):
+class TaskTraining(Settings):
     """What a training run must know of its task."""
 
     proxy: str = Field(description="reward that training optimises")
@@ -86,7 +77,7 @@ class TaskTraining(_Settings):
         return list(dict.fromkeys([self.proxy, *self.auxiliary, *gold, *monitored]))
 
 
-class StepCost(_Settings):
+class StepCost(Settings):
     """What one gradient step takes, its share of sampling and scoring included; only the plan reads it."""
 
     seconds: float | None = Field(None, gt=0, description="null: nobody has measured it")
@@ -109,7 +100,7 @@ class TaskConfig(TaskTraining):
     step_cost: StepCost | None = None
 
 
-class MethodFile(_Settings):
+class MethodFile(Settings):
     """One file in ``config/methods/``."""
 
     label: str
@@ -142,7 +133,7 @@ class MethodFile(_Settings):
         return self
 
 
-class Start(_Settings):
+class Start(Settings):
     """The finished run whose adapter a run starts from; the hash ties it to that run's configuration."""
 
     run: str
@@ -150,7 +141,7 @@ class Start(_Settings):
     scale: float = Field(1.0, description="of the adapter's change of the weights")
 
 
-class RunConfig(_Settings):
+class RunConfig(Settings):
     """The whole of one training run; written once, never edited."""
 
     run: str
@@ -181,15 +172,6 @@ class RunConfig(_Settings):
         return content
 
 
-def merged(base: dict, over: dict) -> dict:
-    """``base`` with the keys of ``over`` laid on it; mappings are merged, everything else is replaced."""
-    result = {**base, **over}
-    for key in base.keys() & over.keys():
-        if isinstance(base[key], dict) and isinstance(over[key], dict):
-            result[key] = merged(base[key], over[key])
-    return result
-
-
 def in_steps(value, steps: int, where: str):
     """A parameter; one given as ``{share_of_run: x}`` becomes that share of the run's gradient steps."""
     if not isinstance(value, dict):
@@ -200,47 +182,6 @@ def in_steps(value, steps: int, where: str):
     if not 0 < share <= 1:
         raise ConfigError(f"{where}: {SHARE} is {share!r}; valid: above 0, at most 1")
     return max(1, round(share * steps))
-
-
-def read_yaml(path: Path) -> dict:
-    """A YAML mapping. Raises ``ConfigError`` naming the file."""
-    path = Path(path)
-    if not path.exists():
-        siblings = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise ConfigError(f"{path} does not exist; valid names: {', '.join(siblings) or 'none'}")
-    try:
-        value = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold a mapping")
-    return value
-
-
-def parse(model: type[Settings], value: dict, where: str) -> Settings:
-    """Validate ``value``. Raises ``ConfigError`` with every wrong key, its file and what is valid."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(e, model, where) for e in error.errors())) from None
-
-
-def _explain(error: dict, model: type[BaseModel], where: str) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        fields = _fields_at(model, error["loc"][:-1])
-        return f"{where}: unknown key {key!r}; valid keys: {', '.join(fields)}"
-    if error["type"] == "missing":
-        return f"{where}: key {key!r} is missing"
-    return f"{where}: key {key!r} is {error['input']!r}: {error['msg']}"
-
-
-def _fields_at(model: type[BaseModel], location: tuple) -> list[str]:
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return sorted(model.model_fields)
 
 
 def load_run(folder: Path) -> RunConfig:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import trange
 
-from base_models.pretraining.recipe import Recipe
+from pretraining.pipelines.recipe import Recipe
 
 CAPTION_DROPOUT = 0.1  # lets the finished model be guided
 EMA_DECAY = 0.999

@@ -8,11 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rewards.features.scene_encoder import EncoderModel
-from rewards.networks import TOKENIZER, ImageViT
-from rewards.pretraining import data, decoded
-from rewards.pretraining.corruptions import corrupt
-from rewards.pretraining.fitting import (
+from pretraining.scorers import data, decoded
+from pretraining.scorers.corruptions import corrupt
+from pretraining.scorers.fitting import (
     WRONG,
     Scenes,
     chosen,
@@ -22,6 +20,8 @@ from rewards.pretraining.fitting import (
     seeded,
     uniform,
 )
+from rewards.features.scene_encoder import EncoderModel
+from rewards.networks import TOKENIZER, ImageViT
 from rewards.scene_aesthetic import AestheticModel
 from rewards.scene_preference import PreferenceModel
 from rewards.scene_text_score import ContrastiveModel

@@ -1,4 +1,4 @@
-"""``python -m rewards.pretraining.install``: put rebuilt weights into resources/, record checksums."""
+"""``python -m pretraining.scorers.install``: put rebuilt weights into resources/, record checksums."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import shutil
 from pathlib import Path
 
+from core.files import replacing
 from rewards.weights import RESOURCES, write_checksums
 from scenes import prompts
-from training.files import replacing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rewards.pretraining.install", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pretraining.scorers.install", description=__doc__)
     parser.add_argument("--bases", type=Path, nargs="*", default=[], help="folders of tiny pipelines")
     parser.add_argument("--scorers", type=Path, help="folder of the learned scorers")
     arguments = parser.parse_args()

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pretraining.scorers import data
+from pretraining.scorers.corruptions import FAMILIES, corrupt
 from rewards.networks import TOKENIZER, in_chunks
-from rewards.pretraining import data
-from rewards.pretraining.corruptions import FAMILIES, corrupt
 
 HELD_OUT_SEED = 9_000_000
 CLEAR = (0.6, 1.0)  # severities at which nobody doubts which image is the corrupted one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,13 +16,12 @@ class Plugins(Generic[T]):
     """The plug-ins of ``package``: subclasses of ``base`` whose ``name`` is that of their file.
 
     ``kind`` names them in messages. A file is told by its text, so that listing the plug-ins imports none of
-    them; whatever else lies in the package, and ``helpers``, are none.
+    them; whatever else lies in the package is none.
     """
 
     package: str
     kind: str
     base: type[T]
-    helpers: Set[str] = frozenset()
 
     def names(self) -> list[str]:
         """Every registered plug-in."""
@@ -50,8 +48,6 @@ class Plugins(Generic[T]):
         return [Path(folder) for folder in importlib.import_module(self.package).__path__]
 
     def _is_plugin(self, file: Path) -> bool:
-        if file.stem in self.helpers:
-            return False
         return (
             re.search(rf"^    name(: [^=]+)? = [\"']{file.stem}[\"']", file.read_text(), re.MULTILINE)
             is not None

@@ -1,4 +1,4 @@
-"""``python -m rewards.pretraining.generate``: base-model images that the ViT preference model learns from."""
+"""``python -m pretraining.scorers.generate``: base-model images that the ViT preference model learns from."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 
 from base_models import open_base_model
-from base_models.pretraining.data import EVERYTHING, training_prompts
+from core.seeding import generator
+from pretraining.pipelines.data import EVERYTHING, training_prompts
+from pretraining.scorers.decoded import save_generated
 from processes.sampling import decode, noise, sample_ode
-from rewards.pretraining.decoded import save_generated
-from training.resolve import load_base_model
-from training.seeding import generator
+from runs.config_files import load_base_model
 
 PROMPTS, PER_PROMPT, BATCH = 600, 4, 96
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rewards.pretraining.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pretraining.scorers.generate", description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="folder of the tiny pipeline")
     parser.add_argument("--out", type=Path, required=True, help=".npz file")
     parser.add_argument("--threads", type=int, default=1)

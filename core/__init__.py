@@ -1,0 +1,1 @@
+"""What every package stands on: files, settings, command lines, seeds, prompts, plug-ins. It imports none."""

@@ -1,0 +1,1 @@
+"""The recipe of the learned scorers. ``python -m pretraining.scorers --out FOLDER``."""

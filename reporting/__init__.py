@@ -1,0 +1,1 @@
+"""Rendered from stored scores and histories: tables, figures, claims, verdicts, MLflow. Opens no model."""

@@ -1,1 +1,0 @@
-"""The recipe of the learned scorers. ``python -m rewards.pretraining --out FOLDER``."""
