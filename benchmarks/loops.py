@@ -74,7 +74,8 @@ def against_straight(method: str, task: str, device: str, repeats: int) -> dict:
 
 def method_names() -> list[str]:
     """Every row of ``config/methods`` that trains."""
-    return [name for name in config_files.method_names() if name != "base"]
+    names = config_files.method_names()
+    return [name for name in names if config_files.load_method(name).training.get("iterations") != 0]
 
 
 def against_grpo(method: str, device: str, repeats: int, **training) -> dict:

@@ -88,5 +88,5 @@ class StraightLoop:
             with torch.no_grad(), model.using(REFERENCE if needs.adaptive_reference else None):
                 reference = model.velocity(*at)
         wanted = rows.referenced(needs.reference).cpu()
-        batch = make_batch(rows, model.velocity(*at), wanted, reference)
+        batch = make_batch(rows, model.velocity(*at), wanted, reference, on_policy=True)
         self.method.loss(batch).backward()

@@ -149,7 +149,9 @@ class Sampler:
 
 def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device: str = "cpu") -> None:
     """Fill ``folder/images``: a file per suite and step, the measures of each step, and contact sheets of the
-    last step."""
+    last step. Raises ``ValueError`` for a best-of-n row, whose images are chosen by their scores."""
+    if config.best_of:
+        raise ValueError(f"{config.run} keeps the best of {config.best_of} images: evaluate it as a whole")
     out, steps = folder / "images", adapters(folder, config)
     sampler, loaded = Sampler(config, settings, device), None
     image_key = (config.seed, settings.images_per_prompt)
@@ -181,8 +183,12 @@ def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device:
                     measured[key] = sampler.measures()
                 write_json(path, {"made_from": key, "step": step, "measured": measured[key]})
     for suite, prompts in sampler.prompts.items():
-        spread = np.linspace(0, len(prompts) - 1, SHEET_PROMPTS).astype(int)
-        path = images.path_of(out, suite, jobs[-1][0])
-        pixels = images.load(path, np.unique(spread), settings.images_per_prompt)
-        with replacing(out / f"{suite}.png") as temporary:
-            contact_sheet(pixels, [prompts[i]["prompt"] for i in np.unique(spread)]).save(temporary, "png")
+        write_sheet(out, suite, prompts, jobs[-1][0], settings.images_per_prompt)
+
+
+def write_sheet(out: Path, suite: str, prompts: list[dict], step: int, k: int) -> None:
+    """Contact sheet of some prompts of a suite, with all ``k`` images of each."""
+    spread = np.unique(np.linspace(0, len(prompts) - 1, SHEET_PROMPTS).astype(int))
+    pixels = images.load(images.path_of(out, suite, step), spread, k)
+    with replacing(out / f"{suite}.png") as temporary:
+        contact_sheet(pixels, [prompts[i]["prompt"] for i in spread]).save(temporary, "png")

@@ -108,7 +108,7 @@ def score_files(files: list[ScoredFile], features: str) -> list[Scored]:
     return [scored[file.digest] for file in files]
 
 
-def _image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, values: torch.Tensor):
+def image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, values: torch.Tensor):
     """One row per value; the image of a value that belongs to the whole group is -1."""
     m, k = values.shape
     columns = {
@@ -131,12 +131,15 @@ def _cost_rows(folder: Path, config: RunConfig, settings: RunEvaluation) -> list
         n = len(read_prompts(Path(settings.suites[settings.own].prompts)))
         for metric, value in stored["measured"].items():
             rows.append({"step": step, "suite": MODEL, "metric": metric, "value": value, "n_images": n})
+    return [{**row, "own": False, "role": "cost"} for row in rows] + training_costs(folder, config)
+
+
+def training_costs(folder: Path, config: RunConfig) -> list[dict]:
+    """What training took."""
     provenance = json.loads((folder / "provenance.json").read_text())
-    made = provenance["images_generated"]
-    for metric, name in COSTS.items():
-        cost = {"step": config.training.iterations, "suite": TRAINING, "metric": metric}
-        rows.append({**cost, "value": float(provenance[name]), "n_images": made})
-    return [{**row, "own": False, "role": "cost"} for row in rows]
+    cell = {"step": config.training.iterations, "suite": TRAINING, "own": False, "role": "cost"}
+    cell["n_images"] = provenance["images_generated"]
+    return [{**cell, "metric": m, "value": float(provenance[name])} for m, name in COSTS.items()]
 
 
 def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Path, out_images: Path) -> None:
@@ -165,7 +168,7 @@ def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Pat
             role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
             value = {"value": values.mean().item(), "n_images": len(kept) * file.k}
             rows.append({**key, **cell, "metric": metric, "role": role, **value})
-            single.append(_image_rows(config.run, file, metric, kept, values))
+            single.append(image_rows(config.run, file, metric, kept, values))
     rows += [{**key, **row} for row in _cost_rows(folder, config, settings)]
     with replacing(out_images) as temporary:
         pd.concat(single, ignore_index=True).to_parquet(temporary, index=False)

@@ -34,6 +34,16 @@ class Needs:
       (``Batch``), ``forward`` on noised final latents of an ODE rollout under the old policy
       (``ForwardBatch``), ``data`` on data alone, without rollout or reward (``SupervisedBatch``). What a
       process cannot give is refused when a run is resolved.
+
+    The forward process alone:
+
+    - ``old``: the old policy moves by an ``average`` and its velocities are computed; or it is the ``policy``
+      as it was before the iteration's first gradient step, in which the ratio is therefore exactly 1; or the
+      loss has no use for its velocities (``none``).
+    - ``anchor``: velocities of a second moving average of the policy, which makes no images.
+    - ``together``: rows that the loss compares and that therefore stand in one batch: those of a ``prompt``
+      at one noise level, or all of one ``level``.
+    - ``shared_noise``: the images of a prompt are noised alike at a noise level.
     """
 
     features: bool = False
@@ -43,6 +53,10 @@ class Needs:
     data: bool = False
     data_noise: Literal["rollout", "fresh"] = "rollout"
     process: str = "reverse"
+    old: Literal["average", "policy", "none"] = "average"
+    anchor: bool = False
+    together: Literal["none", "prompt", "level"] = "none"
+    shared_noise: bool = False
 
 
 class MethodConfig(Settings):
@@ -120,21 +134,35 @@ class Batch:
 class ForwardBatch:
     """B rows, each one (image, noise share t) pair: x_t = (1 - t) ``x0`` + t ``noise``.
 
-    Velocities (B, ...) of the policy, of the old policy that made ``x0``, and of the reference, the last
-    with one row for each true entry of ``reference_rows``. The rest as in ``Batch``.
+    Velocities (B, ...) of the policy, of the old policy that made ``x0``, of the anchor, and of the
+    reference, the last with one row for each true entry of ``reference_rows``; None where not needed.
+    ``groups`` (B,), long, is the prompt of each row. The rest as in ``Batch``.
     """
 
     velocity: torch.Tensor
-    old_velocity: torch.Tensor
+    old_velocity: torch.Tensor | None
     x0: torch.Tensor
     noise: torch.Tensor
     t: torch.Tensor
     advantages: torch.Tensor
     gate: torch.Tensor
+    groups: torch.Tensor
     rows: int
     gated_rows: int
     reference_rows: torch.Tensor | None = None
     reference_velocity: torch.Tensor | None = None
+    anchor_velocity: torch.Tensor | None = None
+
+    @property
+    def levels(self) -> torch.Tensor:
+        """A number (B,) from 0 for each row: equal ones have one noise level."""
+        return self.t.unique(return_inverse=True)[1]
+
+    @property
+    def levels_of_prompts(self) -> torch.Tensor:
+        """A number (B,) from 0 for each row: equal ones have one prompt and one noise level."""
+        both = torch.stack([self.levels, self.groups.to(self.t.device)])
+        return both.unique(dim=1, return_inverse=True)[1]
 
 
 @dataclass
@@ -147,11 +175,15 @@ class SupervisedBatch:
 
 @dataclass
 class Prepared:
-    """What a method makes of a rollout: advantages (N,), gate (N,) bool, numbers worth logging."""
+    """What a method makes of a rollout: advantages (N,), gate (N,) bool, numbers worth logging.
+
+    ``trained`` (N,) bool: the images that enter the loss; None for all.
+    """
 
     advantages: torch.Tensor
     gate: torch.Tensor
     metrics: dict[str, float] = field(default_factory=dict)
+    trained: torch.Tensor | None = None
 
 
 @dataclass
@@ -213,6 +245,10 @@ class Method(ABC):
 
     def old_policy_decay(self, updates: int) -> float:
         """Share of itself that the old policy keeps after ``updates`` gradient steps (forward process)."""
+        return 0.0
+
+    def anchor_decay(self, updates: int) -> float:
+        """Share of itself that the anchor keeps after ``updates`` gradient steps, if needed."""
         return 0.0
 
     def state_dict(self) -> dict[str, Any]:

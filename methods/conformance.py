@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
+from methods import baseline_cases
 from methods.ddrl import data_loss, unnormalised_log_ratio
 from methods.diffusion_nft import diffusion_nft_loss, velocity_kl
-from methods.grpo_guard import normalised_log_ratio
 from methods.maths import sde
 from methods.maths.advantages import diversity_aware, group_advantages
 from methods.maths.diversity import group_diversity, nearest_distance
@@ -173,32 +173,6 @@ def gardo_reference_reset(i: dict) -> dict:
     return found
 
 
-def grpo_guard_loss(i: dict) -> dict:
-    mean, old_mean, std, dt = (_tensor(i[key]) for key in ("mean", "old_mean", "std", "dt"))
-    noise_std, step = std * (-dt).sqrt(), torch.tensor(i["step"])
-    plain = _tensor(i["log_prob"]) - _tensor(i["old_log_prob"])
-    log_ratio = normalised_log_ratio(plain, mean, old_mean, noise_std)
-
-    def loss(log_ratio):
-        return clipped_policy_loss(log_ratio, _tensor(i["advantages"]), i["clip_range"], i["advantage_clip"])
-
-    # The released script takes the drift's mean over the rows of a step as well.
-    drift = log_ratio / noise_std - plain
-    of_step = torch.stack([drift[step == number].mean() for number in step])
-    policy = (loss(log_ratio) / -dt).mean()
-    found = {
-        "log_ratio": log_ratio,
-        "ratio": log_ratio.exp(),
-        "policy_loss": policy,
-        "policy_loss_unweighted": loss(log_ratio).mean(),
-        "policy_loss_official_code": (loss(noise_std * (plain + of_step)) / -dt).mean(),
-    }
-    if "reference_mean" in i:
-        kl = gaussian_kl(mean, _tensor(i["reference_mean"]), _column(i["std"], i["mean"])).mean()
-        found |= {"kl": kl, "loss": policy + i.get("kl_coefficient", 0.0) * kl}
-    return found
-
-
 def _column(values: list, like: list) -> torch.Tensor:
     """(N,) with as many dimensions as ``like``."""
     return _tensor(values).reshape(-1, *[1] * (_tensor(like).dim() - 1))
@@ -235,10 +209,10 @@ FUNCTIONS: dict[str, Callable] = {
     "kl_average_official_code": kl_average_official_code,
     "gardo_nft_kl": gardo_nft_kl,
     "gardo_reference_reset": gardo_reference_reset,
-    "grpo_guard_loss": grpo_guard_loss,
     "geneval_overall": geneval_overall,
     "diversity": diversity,
     "ocr_reward": lambda i: {"reward": ocr_reward(i["prompt"], i["recognised"])},
+    **baseline_cases.FUNCTIONS,
 }
 
 

@@ -22,8 +22,7 @@ from pydantic import Field
 from methods.base import Method
 from methods.gardo import Regularisation, RegularisationConfig
 from methods.maths.advantages import Normalisation
-
-MIN_WEIGHT = 1e-5
+from methods.maths.velocity import MIN_WEIGHT, velocity_kl
 
 
 def optimality(advantages: torch.Tensor, advantage_clip: float) -> torch.Tensor:
@@ -65,11 +64,6 @@ def diffusion_nft_loss(
     positive = denoising_error(beta * velocity + (1 - beta) * old_velocity, x_t, t, x0)
     negative = denoising_error((1 + beta) * old_velocity - beta * velocity, x_t, t, x0)
     return (r * positive + (1 - r) * negative) * advantage_clip / beta
-
-
-def velocity_kl(velocity: torch.Tensor, reference_velocity: torch.Tensor) -> torch.Tensor:
-    """mean (v - v_ref)^2 per row, (B,): what the released code penalises as KL."""
-    return (velocity - reference_velocity).square().flatten(1).mean(1)
 
 
 class DiffusionNFTConfig(RegularisationConfig):

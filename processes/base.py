@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 OLD = "old"  # the policy that makes the images of a forward process
+ANCHOR = "anchor"  # a moving average of the policy beside it
 
 AnyBatch = Batch | ForwardBatch | SupervisedBatch
 
@@ -73,6 +74,11 @@ class Policies:
     @torch.no_grad()
     def old(self, at: Inputs) -> torch.Tensor:
         with self.model.using(OLD):
+            return self.model.velocity(*at, self.empty)
+
+    @torch.no_grad()
+    def anchor(self, at: Inputs) -> torch.Tensor:
+        with self.model.using(ANCHOR):
             return self.model.velocity(*at, self.empty)
 
 

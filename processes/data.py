@@ -40,7 +40,15 @@ def batches(policies: Policies, rows: DataRows, micro_batch: int) -> Iterator[Su
 class Data(Process):
     name = "data"
     shown = "train/data_loss"
-    valid = {"data": (True,), "reference": ("none",), "features": (False,), "auxiliary": (False,)}
+    valid = {
+        "data": (True,),
+        "reference": ("none",),
+        "features": (False,),
+        "auxiliary": (False,),
+        "anchor": (False,),
+        "together": ("none",),
+        "shared_noise": (False,),
+    }
 
     def collect(self, iteration: int) -> DrawnPrompts:
         """As many rows as a rollout trains."""

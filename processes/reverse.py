@@ -37,18 +37,20 @@ def make_batch(
     Args:
         wanted: bool (R,), the rows that have their velocity of the reference in ``reference`` (R, ...).
         on_policy: the policy has not moved since the rollout. Its own mean and log-probability are then the
-            old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout.
+            old ones, which keeps the ratio at exactly 1 whatever the precision of the rollout. Otherwise
+            ``rows`` must have their ``old_velocity``.
     """
     t, step, image = rows.experience.trajectories, rows.step, rows.image
     now, referenced = t.again(velocity, step, image), bool(wanted.any())
+    old = now if on_policy else t.again(rows.old_velocity, step, image)
     return Batch(
         x_next=t.latents[step + 1, image],
         mean=now.mean,
         std=now.std,
         noise_std=now.noise_std,
         log_prob=now.log_prob,
-        old_mean=now.mean.detach() if on_policy else t.means[step, image],
-        old_log_prob=now.log_prob.detach() if on_policy else t.log_probs[step, image],
+        old_mean=old.mean.detach(),
+        old_log_prob=old.log_prob.detach(),
         advantages=rows.advantages,
         gate=rows.gate,
         step=step,
@@ -70,14 +72,36 @@ def batches(
     """
     wanted = rows.referenced(needs.reference).cpu()
     reference = reference_velocities(policies, rows, wanted, micro_batch) if wanted.any() else None
-    data_count = 0 if rows.data is None else len(rows.data)
-    count = micro_batches(max(rows.states(), data_count), micro_batch)
-    kept = on_policy and count == 1 and rows.experience.trajectories.velocities is not None
-    for part, data_part in zip(rows.by_state(count), even_parts(data_count, count), strict=True):
-        mine = replace(rows[part], data=None if rows.data is None else rows.data[data_part])
+    parts = forward_passes(rows, micro_batch)
+    kept = on_policy and len(parts) == 1 and rows.experience.trajectories.velocities is not None
+    for part, mine in parts:
         velocity, data = policy_velocities(policies, mine, kept)
         referenced = None if reference is None else reference[part]
         yield make_batch(mine, velocity, wanted[part], referenced, data, on_policy)
+
+
+def forward_passes(rows: Rows, micro_batch: int) -> list[tuple[torch.Tensor, Rows]]:
+    """Indices and rows, with their share of the data, of each forward pass of a gradient step."""
+    data_count = 0 if rows.data is None else len(rows.data)
+    count = micro_batches(max(rows.states(), data_count), micro_batch)
+    return [
+        (part, replace(rows[part], data=None if rows.data is None else rows.data[data_part]))
+        for part, data_part in zip(rows.by_state(count), even_parts(data_count, count), strict=True)
+    ]
+
+
+@torch.no_grad()
+def old_velocities(policies: Policies, rows: Rows, micro_batch: int) -> torch.Tensor:
+    """The policy's velocities (R, ...) as it is now, in the forward passes that the gradient step will make.
+
+    A step after the first compares with these: those of the rollout were computed in batches of other shapes
+    and, where the weights are merged, may differ by more than the policy moves.
+    """
+    parts = forward_passes(rows, micro_batch)
+    found = torch.cat([policy_velocities(policies, mine, kept=False)[0] for _, mine in parts])
+    return torch.empty_like(found).index_copy(
+        0, torch.cat([part for part, _ in parts]).to(found.device), found
+    )
 
 
 def reference_velocities(
@@ -104,6 +128,7 @@ def policy_velocities(policies: Policies, rows: Rows, kept: bool) -> tuple[torch
 
 class Reverse(ImageProcess):
     name = "reverse"
+    valid = {"anchor": (False,), "together": ("none",), "shared_noise": (False,)}
     rolled_out = POLICY
 
     def __init__(self, *parts):
@@ -134,9 +159,12 @@ class Reverse(ImageProcess):
         c = self.settings
         rng = generator("update", self.run.seed, experience.iteration)
         order = torch.randperm(len(experience.prepared.gate), generator=rng)
-        for number, images in enumerate(order.chunk(c.gradient_steps)):
-            rows = self.draw(experience, images, rng)
-            yield batches(self.policies, self.needs, rows, c.micro_batch, on_policy=number == 0)
+        first, *later = (self.draw(experience, images, rng) for images in order.chunk(c.gradient_steps))
+        for rows in later:  # before the first step moves the policy
+            rows.old_velocity = old_velocities(self.policies, rows, c.micro_batch)
+        yield batches(self.policies, self.needs, first, c.micro_batch, on_policy=True)
+        for rows in later:
+            yield batches(self.policies, self.needs, rows, c.micro_batch)
 
     def draw(self, experience: ImageExperience, images: torch.Tensor, rng: torch.Generator) -> Rows:
         """This rank's rows of one gradient step: ``images`` at a random subset of the stochastic steps."""

@@ -41,8 +41,11 @@ class ImageExperience(Experience):
     def gate(self, image: torch.Tensor) -> torch.Tensor:
         return self.prepared.gate[self.share].to(self.device)[image]
 
+    def groups(self, image: torch.Tensor) -> torch.Tensor:
+        return self.prompt_of[self.share][image]
+
     def embeddings(self, image: torch.Tensor) -> Embeddings | None:
-        return None if self.prompts is None else self.prompts[self.prompt_of[self.share][image]]
+        return None if self.prompts is None else self.prompts[self.groups(image)]
 
 
 @dataclass
@@ -82,7 +85,8 @@ class Rows:
     """R (image, step) pairs of one gradient step; ``image`` and ``step`` are long (R,), on the CPU.
 
     ``total``, ``gated_total`` and ``data_total`` count what the whole gradient step has, of which other ranks
-    may hold a part. ``noise`` (R, ...): what a forward process noises final latents with.
+    may hold a part. ``noise`` (R, ...): what a forward process noises final latents with. ``old_velocity``
+    (R, ...): what the policy that rolled out has there, where it is no longer the policy.
     """
 
     experience: ImageExperience
@@ -91,6 +95,7 @@ class Rows:
     total: int
     gated_total: int
     noise: torch.Tensor | None = None
+    old_velocity: torch.Tensor | None = None
     data: DataRows | None = None
     data_total: int = 0
 
@@ -98,10 +103,14 @@ class Rows:
     def of(
         cls, experience: ImageExperience, images: torch.Tensor, steps: torch.Tensor, parts: int = 1
     ) -> Rows:
-        """All pairs of these images, numbered over all ranks, and steps, step by step.
+        """All pairs of these images, numbered over all ranks, and steps, step by step; of the images, those
+        that the method trains on.
 
         ``parts``: the gradient step consists of so many, equally large.
         """
+        trained = experience.prepared.trained
+        if trained is not None:
+            images = images[trained[images]]
         image = images.repeat(len(steps))
         total, gated = len(image) * parts, int(experience.prepared.gate[image].sum()) * parts
         return cls(experience, image, steps.repeat_interleave(len(images)), total, gated)
@@ -110,8 +119,14 @@ class Rows:
         return len(self.image)
 
     def __getitem__(self, index: Index) -> Rows:
-        noise = None if self.noise is None else self.noise[index]
-        return replace(self, image=self.image[index], step=self.step[index], noise=noise, data=None)
+        of_rows = {
+            "image": self.image,
+            "step": self.step,
+            "noise": self.noise,
+            "old_velocity": self.old_velocity,
+        }
+        of_rows = {name: value if value is None else value[index] for name, value in of_rows.items()}
+        return replace(self, **of_rows, data=None)
 
     def of_this_rank(self) -> Rows:
         """Those of the experience's share of the images, which are numbered from 0 then."""
@@ -155,6 +170,27 @@ class Rows:
             ((state_of >= states.start) & (state_of < states.stop)).nonzero().squeeze(1)
             for states in even_parts(len(first), parts)
         ]
+
+    def compared(self, together: str) -> torch.Tensor:
+        """A number (R,) from 0 for each pair: equal ones must not be parted, by ``Needs.together``."""
+        key = self.step
+        if together == "prompt":
+            groups = self.experience.groups(self.image)
+            key = key * (groups.max() + 1) + groups
+        return key.unique(return_inverse=True)[1]
+
+    def by_comparison(self, together: str, size: int) -> list[torch.Tensor]:
+        """Indices of the pairs, in parts of at most ``size`` or of what must not be parted."""
+        if together == "none":
+            return list(torch.arange(len(self)).split(size))
+        number, parts, room = self.compared(together), [], 0
+        for compared, count in enumerate(number.bincount().tolist()):
+            if count > room:
+                parts.append([])
+                room = size
+            parts[-1].append(compared)
+            room -= count
+        return [torch.isin(number, torch.tensor(part)).nonzero().squeeze(1) for part in parts]
 
     def states(self) -> int:
         """How many different states the pairs have."""

@@ -15,7 +15,7 @@ from core.files import replacing
 from core.settings import Settings, parse, read_yaml
 from reporting import figures, trajectories
 from reporting.figure_style import NothingToDraw
-from reporting.layout import CourseLayout, load_course
+from reporting.layout import CourseLayout, load_course, match
 from reporting.results import Results
 
 FIGURES = Path("config/figures.yaml")
@@ -27,6 +27,12 @@ class Shown(Settings):
     """What most sections of ``config/figures.yaml`` hold."""
 
     methods: list[str]
+
+
+class References(Settings):
+    """Curves of what needs no training: label -> patterns of its methods."""
+
+    curves: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,13 @@ class Grid:
         labels = self.results.settings.methods
         first = [*self.settings("turn").methods, *self.settings("curves").methods]
         return {m: labels[m] for m in dict.fromkeys([*first, *labels]) if m in labels}
+
+    @cached_property
+    def references(self) -> dict[str, list[str]]:
+        """Label -> methods of the grid without training that are drawn as one curve."""
+        patterns = self.settings("references", References).curves.items()
+        found = {label: match(names, self.results.settings.methods) for label, names in patterns}
+        return {label: methods for label, methods in found.items() if methods}
 
     @cached_property
     def course(self) -> CourseLayout:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,13 @@ class Evidence:
     history: pd.DataFrame = field(default_factory=lambda: NOTHING)
     mixture: pd.DataFrame | None = None
     every: pd.DataFrame | None = None
+
+    def until(self, step: int) -> Evidence:
+        """As if every run had ended there: scores and histories of no later step."""
+        every = self.rows if self.every is None else self.every
+        seen = every[every["step"] <= step]
+        history = self.history[self.history["step"] <= step]
+        return replace(self, rows=last_step(seen), history=history, every=seen)
 
     def methods(self, pattern: str, without: Collection[str] = ()) -> list[str]:
         """Names of the methods that ran and match; ``without`` those that no wildcard means."""

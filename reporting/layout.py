@@ -72,6 +72,7 @@ class _Table(Settings):
 
 
 class Table(_Table):
+    note: str | None = Field(None, description="a sentence of the caption")
     published: list[str] = Field([], description="of published.yaml, the first that has a row counts")
 
 

@@ -52,7 +52,7 @@ def hashes(store: Path) -> dict[str, str]:
 def _of_run(folder: Path) -> dict[str, pd.DataFrame]:
     config = load_run(folder)
     provenance = (folder / "provenance.json").read_text()
-    settings = to_yaml(config.model_dump())
+    settings = to_yaml(config.content())
     row = {"run": config.run, "hash": config.hash, "settings": settings, "provenance": provenance}
     key = {name: getattr(config, name) for name in RUN}
     return {

@@ -236,6 +236,7 @@ def render(
         table = tidy(blocks, columns)
         papers = {(b.base, b.task, r.method): r.paper for b in blocks for r in b.rows if r.paper}
         caption = [note([(b.base, b.task) for b in blocks])] if note else []
+        caption += [spec.note] if spec.note else []
         caption += _caption(blocks, columns, table, layout, version)
         stored = table.drop(columns="prompts")
         paths += write_table(out, name, spec.title, stored, draw(table, layout, papers), caption)

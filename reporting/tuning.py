@@ -2,8 +2,9 @@
 
 Candidates are task files that change another one's training (``extends``). A grid of them trains KL-free GRPO
 and the negative control, and nothing whose rank a paper makes a claim about. Each candidate gets the verdicts
-of ``reporting/instrument.py``. Of one task's candidates (same base model, proxy and prompts), the setting is
-the cheapest in images generated whose negative control and plateau pass.
+of ``reporting/instrument.py``, at its end and at every snapshot as if it had ended there: neither method
+knows how long it will run. Of one task's candidates (same base model, proxy and prompts), the setting is the
+cheapest in images generated whose negative control and plateau pass.
 """
 
 from __future__ import annotations
@@ -28,29 +29,37 @@ SETTINGS = ("learning_rate", "iterations", "prompts_per_iteration", "group_size"
 
 
 def candidate(
-    block: tuple[Place, Evidence], run: RunConfig, seconds: float, config: InstrumentConfig
+    block: tuple[Place, Evidence],
+    run: RunConfig,
+    seconds: float,
+    config: InstrumentConfig,
+    iterations: int | None = None,
 ) -> dict:
     """One row: settings, cost, what KL-free training and the control did, and the verdicts.
 
     Args:
         run: any trained run of the base model and task.
         seconds: of one training, the mean over runs.
+        iterations: at which the runs are taken to end; without: where they end.
     """
     (base, task), evidence = block
+    length = iterations or run.training.iterations
+    evidence = evidence.until(length)
+    block = ((base, task), evidence)
     checks = {entry["check"]: entry for entry in instrument.check(block, config)}
     kl_free = evidence.windows("reward/proxy_mean", config.rows.kl_free, config.windows)
     proxy = np.array(list(kl_free.by_seed.values())).mean(axis=0)
     rows = config.rows.kl_free, config.rows.shuffled
     gold = {m: evidence.windows("reward/gold_mean", m, config.windows) for m in rows}
     drift = {part["what"]: part["value"] for part in checks["negative control"]["measured"]}
-    settings = {name: getattr(run.training, name) for name in SETTINGS}
+    settings = {name: getattr(run.training, name) for name in SETTINGS} | {"iterations": length}
     return {
         "base": base,
         "of": (run.task_settings.proxy, run.task_settings.prompts),
         "task": task,
         **settings,
-        "images": run.training.iterations * run.training.prompts_per_iteration * run.training.group_size,
-        "seconds": seconds,
+        "images": length * run.training.prompts_per_iteration * run.training.group_size,
+        "seconds": seconds * length / run.training.iterations,
         "proxy_first": proxy[0],
         "proxy_last": proxy[-1],
         "proxy_best": proxy.max(),
@@ -76,13 +85,17 @@ def _largest(drift: dict[str, float], of: str) -> float:
     return max(found, key=abs, default=float("nan"))
 
 
-def chosen(candidates: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """Base and task of the cheapest candidate that holds, for each base, proxy and prompts."""
+def chosen(candidates: list[dict[str, Any]]) -> set[tuple[str, str, int]]:
+    """Base, task and iterations of the cheapest candidate that holds, for each base, proxy and prompts."""
     found = {}
     for row in sorted(candidates, key=lambda r: (r["images"], r["learning_rate"])):
         if row["holds"]:
-            found.setdefault((row["base"], *row["of"]), (row["base"], row["task"]))
+            found.setdefault((row["base"], *row["of"]), _name(row))
     return set(found.values())
+
+
+def _name(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["base"], row["task"], row["iterations"]
 
 
 def evaluate(stored: Results, config: InstrumentConfig) -> list[dict[str, Any]]:
@@ -92,7 +105,9 @@ def evaluate(stored: Results, config: InstrumentConfig) -> list[dict[str, Any]]:
         runs = sorted(set(evidence.rows["run"]))
         trained = [name for name in runs if provenances[name]["iterations"]]
         seconds = float(np.mean([provenances[name]["wall_seconds"] for name in trained]))
-        rows.append(candidate((place, evidence), load_run(stored.run(trained[0])), seconds, config))
+        run = load_run(stored.run(trained[0]))
+        for iterations in [*run.snapshots, run.training.iterations]:
+            rows.append(candidate((place, evidence), run, seconds, config, iterations))
     return sorted(rows, key=lambda r: (r["base"], r["of"], r["images"], r["learning_rate"]))
 
 
@@ -114,7 +129,7 @@ def to_tables(rows: list[dict[str, Any]], config: InstrumentConfig) -> list[tupl
                 " to ".join(decimal(v, 2) for v in row["gold"][m]) or DASH
                 for m in (config.rows.kl_free, config.rows.shuffled)
             ]
-            mark = (row["base"], row["task"]) in best
+            mark = _name(row) in best
             cells = [f"{row['learning_rate']:g}", str(row["iterations"])]
             cells += [str(row["prompts_per_iteration"] * row["group_size"]), decimal(row["seconds"], 0)]
             cells += [f"{first} to {last} ({top})", *gold]
@@ -133,7 +148,8 @@ def render(stored: Results, settings: Path, out: Path) -> None:
     caption = [
         "Means over seeds used for nothing else: "
         f"KL-free {numbers(seeds)}, control {numbers(control_seeds)}.",
-        "Only the untrained model, KL-free GRPO and GRPO on shuffled rewards were run. Chosen: the fewest "
+        "Only the untrained model, KL-free GRPO and GRPO on shuffled rewards were run; a run is also read at "
+        "each of its snapshots, as if it had ended there. Chosen: the fewest "
         "images whose negative control is flat over the whole run and whose proxy ends on its plateau "
         "(config/instrument.yaml).",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from base_models.base import BaseModelConfig
 from core.settings import ConfigError, Settings, parse, read_yaml
@@ -109,8 +109,28 @@ class MethodFile(Settings):
     start_from: str | None = Field(
         None, description="method whose trained adapter of the same base, task and seed this one starts from"
     )
+    adapter_scale: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="LoRA scaling: the share of that adapter's change of the weights, without any training",
+    )
+    best_of: int | None = Field(
+        None, ge=2, description="best-of-n: of so many images of the base model the proxy keeps one"
+    )
     parameters: dict[str, Any] = {}
     training: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _evaluated_only(self):
+        """What is only evaluated is not trained as well."""
+        given = [key for key in ("adapter_scale", "best_of") if getattr(self, key) is not None]
+        if given and self.training.get("iterations") != 0:
+            raise ValueError(f"{given[0]} trains nothing: give training: {{iterations: 0}}")
+        if (self.start_from is None) == (self.adapter_scale is not None):
+            if given:
+                raise ValueError("adapter_scale needs start_from, and best_of is of the base model")
+        return self
 
 
 class Start(Settings):
@@ -118,6 +138,7 @@ class Start(Settings):
 
     run: str
     hash: str
+    scale: float = Field(1.0, description="of the adapter's change of the weights")
 
 
 class RunConfig(Settings):
@@ -134,11 +155,21 @@ class RunConfig(Settings):
     parameters: dict[str, Any]
     training: TrainingConfig
     start: Start | None = None
+    best_of: int | None = Field(None, description="images per prompt that the proxy chooses one of")
     snapshots: list[int] = Field([], description="iterations whose adapter is kept for evaluation")
     weights: dict[str, str] = Field(
         {}, description="sha256 of files under resources/ and commits of hub repositories that the run reads"
     )
     hash: str
+
+    def content(self) -> dict[str, Any]:
+        """What ``run.yaml`` holds; without what only a row that is evaluated without training has."""
+        content = self.model_dump()
+        if self.best_of is None:
+            del content["best_of"]
+        if self.start and self.start.scale == 1:
+            del content["start"]["scale"]
+        return content
 
 
 def in_steps(value, steps: int, where: str):

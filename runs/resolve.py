@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,14 +52,25 @@ def grid_rows(config: dict) -> list[GridRow]:
     ]
 
 
-def _check_needs(needs: methods.Needs, data: str, algorithm: str, where: str) -> None:
+def _check_needs(needs: methods.Needs, training: TrainingConfig, algorithm: str, where: str) -> None:
     """Raise ``ConfigError`` where a method's needs cannot be served."""
     try:
         processes.get(needs.process).check(needs)
     except ValueError as error:
         raise ConfigError(f"methods/{algorithm}.py: {error}") from None
-    if needs.data != (data != "none"):
-        raise ConfigError(f"{where}: key 'data' is {data!r}, which {algorithm} cannot use")
+    if needs.data != (training.data != "none"):
+        raise ConfigError(f"{where}: key 'data' is {training.data!r}, which {algorithm} cannot use")
+    prompts = {
+        "none": 0,
+        "prompt": 1,
+        "level": math.ceil(training.prompts_per_iteration / training.gradient_steps),
+    }
+    compared = prompts[needs.together] * training.group_size
+    if compared > training.micro_batch:
+        raise ConfigError(
+            f"{where}: key 'micro_batch' is {training.micro_batch}; {algorithm} compares {compared} images, "
+            f"which must fit in one"
+        )
 
 
 def _start(base: str, task: str, method: str, seed: int, config: dict, followed: tuple[str, ...]):
@@ -112,11 +124,6 @@ def resolve_run(
             f"{where}: key 'forward_steps' is {training.forward_steps}, "
             f"but {base} takes {base_config.rollout_steps} denoising steps"
         )
-    if base_config.merged_dtype and training.gradient_steps > 1:
-        raise ConfigError(
-            f"{where}: key 'gradient_steps' is {training.gradient_steps}; with merged_dtype (in "
-            f"config/base_models/{base}.yaml) only the first step after a rollout has old log-probabilities"
-        )
     if training.optimised_reward == "gold" and task_config.gold is None:
         raise ConfigError(
             f"{where}: key 'optimised_reward' is 'gold', but config/tasks/{task}.yaml names no 'gold' reward"
@@ -130,7 +137,7 @@ def resolve_run(
         for key, value in {**method_file.parameters, **over}.items()
     }
     parameters = parse(algorithm.Config, given, where_parameters)
-    _check_needs(parameters.needs(), training.data, method_file.algorithm, where)
+    _check_needs(parameters.needs(), training, method_file.algorithm, where)
     if training.data == "real" and task_config.real_data is None:
         raise ConfigError(f"{where}: key 'data' is 'real', but config/tasks/{task}.yaml has no 'real_data'")
     shares = config.get("snapshot_shares", [])
@@ -150,6 +157,10 @@ def resolve_run(
         "snapshots": snapshots,
         "weights": weights_of(base_config, task_config),
     }
+    if method_file.best_of:
+        content["best_of"] = method_file.best_of
+    if method_file.adapter_scale:
+        content["start"]["scale"] = method_file.adapter_scale
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return parse(RunConfig, {**content, "hash": digest}, content["run"])
 
@@ -195,4 +206,4 @@ def starting_runs(runs: dict[str, RunConfig], config: dict) -> dict[str, RunConf
 def write_runs(runs: dict[str, RunConfig], results: Path) -> None:
     """Write ``run.yaml`` of each run; an unchanged file keeps its time stamp."""
     for name, run in runs.items():
-        write_if_changed(results / "runs" / name / "run.yaml", to_yaml(run.model_dump()))
+        write_if_changed(results / "runs" / name / "run.yaml", to_yaml(run.content()))

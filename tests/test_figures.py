@@ -10,7 +10,7 @@ from evaluation import images as stored_images
 from evaluation.scores import COLUMNS, KL, Images, Scores, last_step
 from reporting import figure_style as style
 from reporting.comparison import change_from_base
-from reporting.figures import bars, curves, samples, tradeoff, turn
+from reporting.figures import bars, baselines, curves, samples, tradeoff, turn
 from reporting.trajectories import windowed
 
 LABELS = {"base": "base model", "grpo": "GRPO β=0", "gardo": "GARDO"}
@@ -282,3 +282,29 @@ def test_errors_name_the_fault(tmp_path):
     tradeoff.pareto(two, tmp_path / "x", LABELS, proxies={"ocr": "ocr", "geneval": "geneval"})
     with pytest.raises(style.NothingToDraw, match="no base and task"):
         tradeoff.pareto(data[data["role"] != "unseen"], tmp_path / "x", LABELS)
+
+
+def test_rows_without_training_are_one_curve_from_the_base(tmp_path):
+    data, rows = scores(), []
+    for task in TASKS:
+        for n, kl in (("best_of_16", 1.8), ("best_of_4", 0.6)):
+            key = (f"b__{task}__{n}__s0", "b", task, n, 0, 0)
+            rows.append((*key, task, True, task, "proxy", 0.4 + kl / 10, 8))
+            rows.append((*key, task, True, "gold", "gold", 0.5 + kl / 20, 8))
+            rows.append((*key, task, True, "vit", "unseen", 10.0, 8))
+            rows.append((*key, task, True, "diversity", "diversity", 0.2, 8))
+            rows.append((*key, "model", False, KL, "cost", kl, 8))
+    data = pd.concat([data, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True)
+    labels = {**LABELS, "best_of_4": "best of 4", "best_of_16": "best of 16"}
+    references = {"best of n": ["best_of_16", "best_of_4"]}
+    figure = tradeoff.over_optimisation(data, tmp_path / "kl", labels, references=references)
+    assert legend_texts(figure)[-1] == "best of n" and "best of 4" not in legend_texts(figure)
+    assert list(figure.axes[0].lines[-1].get_xdata()) == pytest.approx([0, 0.6, 1.8])
+    one = data[data["task"] == TASKS[0]]
+    settings = {"proxies": {TASKS[0]: TASKS[0]}, "references": references}
+    figure = baselines.baselines(last_step(one), tmp_path / "baselines", labels, **settings)
+    check_files(tmp_path / "baselines")
+    assert len(figure.axes) == 6 and legend_texts(figure)[-1] == "best of n"
+    assert [ax.get_xlabel() for ax in figure.axes[-2:]] == ["proxy", "KL from the base (nats per image)"]
+    with pytest.raises(style.NothingToDraw, match=KL):
+        baselines.baselines(one[one["metric"] != KL], tmp_path / "x", labels, **settings)

@@ -333,7 +333,17 @@ def test_published_numbers_are_whole():
 def test_the_real_configuration_draws_every_table(tmp_path):
     """On tasks whose own suite is named otherwise, as those of the papers are."""
     layout, published = load_layout(), load_published()
-    labels = {m: m for m in ("base", "grpo", "gardo", "gardo_no_gate", "ddrl_synthetic", "diffusion_nft")}
+    methods = [
+        "base",
+        "grpo",
+        "gardo",
+        "gardo_no_gate",
+        "ddrl_synthetic",
+        "diffusion_nft",
+        "crd",
+        "flow_dppo",
+    ]
+    labels = {m: m for m in methods}
     rows = []
     for base in ("one", "two"):
         for task in layout.tasks:

@@ -26,10 +26,20 @@ def test_a_candidate_shows_settings_cost_and_verdicts():
 def test_the_cheapest_that_holds_is_chosen_for_each_task():
     drifts = changed("grpo_shuffled", gold=0.2)
     rows = [candidate(iterations=60), candidate(drifts, iterations=20), candidate(iterations=40)]
-    assert tuning.chosen(rows) == {("b", "ocr_40")}
+    assert tuning.chosen(rows) == {("b", "ocr_40", 40)}
     assert tuning.chosen([rows[1]]) == set()
     other = candidate(iterations=80, task="counting")
-    assert tuning.chosen([*rows, other]) == {("b", "ocr_40"), ("b", "counting_80")}
+    assert tuning.chosen([*rows, other]) == {("b", "ocr_40", 40), ("b", "counting_80", 80)}
     (title, lines), *_ = tuning.to_tables(rows, CONFIG)
     assert title == "b, proxy ocr" and [line[-1].text for line in lines[1:]].count("yes") == 1
     assert OWN not in title
+
+
+def test_a_candidate_is_read_as_if_it_had_ended_at_a_snapshot():
+    """Half way the proxy is still rising, so that the shorter run does not hold."""
+    (block,) = blocks_of(WORLD, CURVES)
+    run = resolve.resolve_run("tiny-sd3", "ocr", "grpo", 1, {"training": {"iterations": 40}})
+    whole, half = (tuning.candidate(block, run, 12.0, CONFIG, iterations) for iterations in (40, 10))
+    assert (half["iterations"], half["images"], half["seconds"]) == (10, 10 * 72, 3.0)
+    assert whole["holds"] and not half["holds"]
+    assert half["proxy_last"] < whole["proxy_last"] and half["proxy_first"] <= whole["proxy_first"]

@@ -117,7 +117,7 @@ def test_the_papers_grid_is_planned_without_weights_and_stops_before_the_first_j
     paper = ["--configfile", "config/paper.yaml", "--"]
     done = snakemake(copy, "--dry-run", "--quiet", "rules", *paper, "results/tables", "results/base_check.md")
     jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
-    assert jobs["train"] == jobs["evaluate"] == "114"
+    assert jobs["train"] == jobs["evaluate"] == "126"
     assert jobs["prompts"] == "9" and jobs["data"] == jobs["base_check"] == "1"
     done = snakemake(copy, *paper, "results/tables", check=False)
     output = done.stdout + done.stderr

@@ -14,7 +14,7 @@ STEPS, SHAPE = 3, (2, 4, 4)
 
 
 class ToyPolicies:
-    """v = parameter x; the reference's and the old policy's parameter are 0.9 and 1."""
+    """v = parameter x; the parameters of reference, old policy and anchor are 0.9, 1 and 0.95."""
 
     def __init__(self, parameter: torch.Tensor):
         self.parameter = parameter
@@ -28,9 +28,12 @@ class ToyPolicies:
     def old(self, at: Inputs) -> torch.Tensor:
         return at.x
 
+    def anchor(self, at: Inputs) -> torch.Tensor:
+        return 0.95 * at.x
 
-def make_experience(prepared: Prepared, rng: torch.Generator) -> ImageExperience:
-    """As many images as ``prepared`` has, of one prompt each; latents do not depend on any policy."""
+
+def make_experience(prepared: Prepared, groups: torch.Tensor, rng: torch.Generator) -> ImageExperience:
+    """As many images as ``prepared`` has, of the prompts ``groups``; latents do not depend on any policy."""
     images = torch.arange(len(prepared.gate))
     transition = Transition("flow_sde", 0.7, torch.linspace(1, 0, STEPS + 1))
     shape = (STEPS, len(images), *SHAPE)
@@ -43,7 +46,7 @@ def make_experience(prepared: Prepared, rng: torch.Generator) -> ImageExperience
         torch.randn(shape[:2], generator=rng),
     )
     return ImageExperience(
-        1, trajectories=trajectories, prepared=prepared, prompt_of=images, share=slice(0, len(images))
+        1, trajectories=trajectories, prepared=prepared, prompt_of=groups, share=slice(0, len(images))
     )
 
 
@@ -56,7 +59,7 @@ def make_batches(method: Method, parameter: torch.Tensor, rollout: Rollout, micr
         sigma = torch.rand(6, generator=rng)
         rows = data.DataRows(x0, noise, Inputs(noised(x0, noise, sigma), sigma, None), 6)
         return list(data.batches(policies, rows, micro_batch))
-    experience = make_experience(method.prepare(rollout), rng)
+    experience = make_experience(method.prepare(rollout), rollout.groups, rng)
     rows = Rows.of(experience, torch.arange(len(rollout.rewards)), torch.tensor([0, 1]))
     if needs.process == "forward":
         rows.noise = torch.randn((len(rows), *SHAPE), generator=rng)

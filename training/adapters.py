@@ -16,12 +16,16 @@ Weights = dict[str, torch.Tensor]
 class Adapters:
     """``parameters`` are the policy's, ``average`` what is evaluated."""
 
-    def __init__(self, model: BaseModel, copies: Iterable[str], start: Path | None):
-        """``copies``: adapters that begin as the policy; ``start``: a folder with its first weights."""
+    def __init__(self, model: BaseModel, copies: Iterable[str], start: Path | None, scale: float = 1.0):
+        """``copies``: adapters that begin as the policy; ``start``: a folder with its first weights, whose
+        change of the base model is multiplied by ``scale``."""
         self.model, self.copies = model, list(copies)
         model.add_adapter(POLICY)
         if start:
             model.read_adapter(start)
+            with torch.no_grad():
+                for name, parameter in model.adapter_parameters(POLICY).items():
+                    parameter *= scale if "lora_B" in name else 1.0
         for name in self.copies:
             model.add_adapter(name)
             model.copy_adapter(POLICY, name)

@@ -17,7 +17,7 @@ from core.files import replacing, write_json
 from core.seeding import seed_of
 from core.settings import ConfigError
 from methods import Loss
-from processes.base import REFERENCE, Experience
+from processes.base import ANCHOR, REFERENCE, Experience
 from runs.configuration import RunConfig, load_run
 from training import checkpoint, provenance
 from training.adapters import Adapters
@@ -50,8 +50,9 @@ class Trainer:
         self.method = algorithm(algorithm.Config(**config.parameters), latent_dimensions=dimensions)
         needs = self.method.config.needs()
         process = processes.get(needs.process)
-        copies = [*[REFERENCE] * needs.adaptive_reference, *process.copies]
-        self.adapters = Adapters(self.model, copies, start and start / "adapter")
+        copies = [*[REFERENCE] * needs.adaptive_reference, *[ANCHOR] * needs.anchor, *process.copies]
+        scale = config.start.scale if config.start else 1.0
+        self.adapters = Adapters(self.model, copies, start and start / "adapter", scale)
         self.optimiser = Optimiser(self.adapters.parameters, settings, self.ranks)
         self.history = History()
         self.iteration, self.images, self.reward_calls = 0, 0, 0

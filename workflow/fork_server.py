@@ -1,9 +1,10 @@
 """One process imports the model libraries; the jobs of this machine are forked from it.
 
 Importing torch, diffusers, transformers and peft takes five CPU seconds, and every run needs it twice: a
-fifteenth of an OCR run of the default grid, most of a run of the smoke grid. The workflow starts one server
-when it runs jobs on its own machine (``start``), and ``workflow.job`` hands them over (``hand_over``). The
-server has imported libraries only: the suite's own code is read by each job, as it is then.
+fifteenth of an OCR run of the default grid, and most of a run of the smoke grid.
+The workflow starts one server when it runs jobs on its own machine (``start``), and ``workflow.job`` hands
+them over (``hand_over``). The server has imported libraries only: the suite's own code is read by each job,
+as it is then.
 
 A job is one message on a Unix socket in a folder that only this user may enter: module, arguments, working
 directory and environment in JSON, together with the job's standard files. The answers are that it has

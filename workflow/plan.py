@@ -97,7 +97,12 @@ class Plan:
         for name, run in self.runs.items():
             same = {"gradient_checkpointing": False}  # which changes no image
             own = load_base_model(run.base).model_copy(update=same)
-            if run.training.iterations or run.base_model.model_copy(update=same) != own:
+            if (
+                run.training.iterations
+                or run.start
+                or run.best_of
+                or run.base_model.model_copy(update=same) != own
+            ):
                 continue  # trained, or the task changes how the base model samples
             suites = {(run.base, run.seed, suite) for suite in self.tasks[run.task].suites}
             if not suites <= covered:

@@ -39,6 +39,11 @@ def _by_sum(value: float, dimensions: int) -> float:
     return value * PAPER_DIMENSIONS / dimensions
 
 
+def _of_a_logit(value: float, dimensions: int) -> float:
+    """What multiplies a mean in a logit keeps the logit's spread, and falls as the mean's spread rises."""
+    return value**2 / _by_spread(value, dimensions)
+
+
 _STATED = f"at {PAPER_DIMENSIONS:,} latent dimensions"
 ClipRange = Annotated[
     float,
@@ -49,6 +54,18 @@ KLThreshold = Annotated[
     float,
     Field(gt=0, description=f"epsilon_KL, {_STATED}: the reference is reset when the KL loss exceeds it"),
     DependsOnLatentSize(_by_sum),
+]
+
+
+TrustRegion = Annotated[
+    float,
+    Field(gt=0, description=f"epsilon, KL per dimension of one denoising step, {_STATED}"),
+    DependsOnLatentSize(_by_sum),
+]
+PreferenceStrength = Annotated[
+    float,
+    Field(gt=0, description=f"beta of a preference logit, which multiplies mean squared errors, {_STATED}"),
+    DependsOnLatentSize(_of_a_logit),
 ]
 
 

@@ -93,9 +93,10 @@ def logged_curves(
 
 
 def from_base(rows: pd.DataFrame, base_method: str) -> pd.DataFrame:
-    """Every method's rows preceded by the base model's of the same metric, as its seeds' mean at step 0."""
+    """Every trained method's rows preceded by the base model's of that metric, its seeds' mean, at step 0."""
     start = rows[rows["method"] == base_method].groupby(["suite", "metric"], as_index=False)["value"].mean()
-    runs = rows.loc[rows["method"] != base_method, ["run", "method"]].drop_duplicates()
+    trained = (rows["method"] != base_method) & (rows["step"] > 0)
+    runs = rows.loc[trained, ["run", "method"]].drop_duplicates()
     return pd.concat([runs.merge(start.assign(step=0), how="cross"), rows], ignore_index=True)
 
 

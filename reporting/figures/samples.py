@@ -90,7 +90,7 @@ def sample_grid(
     seed, chosen = rows["seed"].min(), _chosen(prompts, spec.prompts)
     methods = [m for m in spec.methods if m in set(rows.loc[rows["seed"] == seed, "method"])]
     if not methods:
-        raise NothingToDraw(f"no run of {', '.join(spec['methods'])}")
+        raise NothingToDraw(f"no run of {', '.join(spec.methods)}")
     figure, axes = _grid(len(chosen), len(methods), spec.images_per_method, 1.5)
     for column, method in enumerate(methods):
         mine = rows[(rows["method"] == method) & (rows["seed"] == seed)]
@@ -123,7 +123,7 @@ def sample_steps(
     base = rows[rows["method"] == spec.methods[0]]
     methods = [m for m in spec.methods[1:] if m in set(rows["method"])]
     if base.empty or not methods:
-        raise NothingToDraw(f"no run of {spec['methods'][0]} or of {', '.join(spec['methods'][1:])}")
+        raise NothingToDraw(f"no run of {spec.methods[0]} or of {', '.join(spec.methods[1:])}")
     steps = {m: sorted(rows.loc[rows["method"] == m, "step"].unique()) for m in methods}
     columns = 1 + max(map(len, steps.values()))
     figure, axes = _grid(len(methods), columns, len(chosen), 1.5)
