@@ -12,6 +12,7 @@ from snakemake.utils import update_config
 
 from core.settings import ConfigError
 from prompt_sets import FOLDER
+from rewards.published import hub
 from runs import resolve
 from workflow.estimate import hours_lines, report, training_table
 from workflow.plan import make_plan

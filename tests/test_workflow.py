@@ -207,9 +207,8 @@ def test_a_changed_method_re_trains_that_method_alone(finished):
     try:
         trained = {job.split()[1] for job in planned(finished) if job.startswith("train ")}
         # gardo on two tasks, and gardo_no_diversity, which extends it, on one; two seeds
-        assert {run.split("__")[2] for run in trained} == {"gardo", "gardo_no_diversity"} and len(
-            trained
-        ) == 6
+        assert {run.split("__")[2] for run in trained} == {"gardo", "gardo_no_diversity"}
+        assert len(trained) == 6
     finally:
         path.write_text(before)
     assert not any(job.startswith(("train", "evaluate")) for job in planned(finished))
