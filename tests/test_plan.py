@@ -12,6 +12,7 @@ from snakemake.utils import update_config
 
 from core.settings import ConfigError
 from prompt_sets import FOLDER
+from rewards.published import hub
 from runs import resolve
 from workflow.estimate import hours_lines, report, training_table
 from workflow.plan import make_plan
@@ -35,6 +36,7 @@ def bare(tmp_path, monkeypatch):
         (tmp_path / part).symlink_to(ROOT / part)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub, "PINS", ROOT / "config/weights.yaml")  # which another module's fixture replaces
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**15, 0, 10**15))
     return tmp_path
@@ -229,9 +231,7 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
     broken = tmp_path / "claims.yaml"
     broken.write_text(stated.replace("method: gardo_no_diversity", "method: gardo_no_divresity"))
     monkeypatch.setattr("workflow.rendering.CLAIMS", broken)
-    with pytest.raises(
-        ConfigError, match=r"claims.G4: method names 'gardo_no_divresity'; valid: base, dance"
-    ):
+    with pytest.raises(ConfigError, match=r"claims.G4: method names 'gardo_no_divresity'; valid: awm, base"):
         make_plan(preset("config"))
 
 
@@ -241,7 +241,7 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
         (
             "oracle: grpo_oracle",
             "oracle: grpo_orcale",
-            r"rows.oracle names 'grpo_orcale'; valid: base, dance",
+            r"rows.oracle names 'grpo_orcale'; valid: awm, base",
         ),
         (
             '"*ocr_shortcut_strong*":',

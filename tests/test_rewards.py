@@ -107,12 +107,13 @@ def test_the_recogniser_reads_as_the_network_that_ships(scenes):
     import numpy as np
     import rapidocr_onnxruntime
     from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
+    from scipy.special import softmax
 
     model = Path(rapidocr_onnxruntime.__file__).parent / "models" / "ch_PP-OCRv4_rec_infer.onnx"
     upstream = TextRecognizer({"model_path": str(model), "rec_batch_num": 1, "rec_img_shape": [3, 48, 80]})
     reward = rewards.get("ocr")
     signs = np.random.default_rng(0).standard_normal((3, 3, 48, 96)).astype(np.float32)
-    ours, theirs = reward.recogniser.session(signs)[0], upstream.session(signs)[0]
+    ours, theirs = softmax(reward.recogniser.session(signs)[0], axis=-1), upstream.session(signs)[0]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     images = scenes["ocr_test"][0]
     texts = reward.read(images)

@@ -78,7 +78,9 @@ def make_run(
 
 
 def gradients_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {k: p.grad.clone() for k, p in trainer.adapters.parameters.items()}
+    """Zero where no gradient comes: the policy's velocity does not depend on every layer."""
+    parameters = trainer.adapters.parameters.items()
+    return {k: torch.zeros_like(p) if p.grad is None else p.grad.clone() for k, p in parameters}
 
 
 def history(folder: Path) -> pd.DataFrame:
@@ -95,7 +97,9 @@ def trained(tmp_path_factory, data_file):
         config = load_run(folder)
         if not (folder / "provenance.json").exists():
             if config.start:
-                (root / config.start.run).symlink_to(train(load_method(method).start_from))
+                start = train(load_method(method).start_from)
+                if not (root / config.start.run).exists():
+                    (root / config.start.run).symlink_to(start)
             Trainer(config, folder, data=data_file).run()
         return folder
 
@@ -112,7 +116,7 @@ def test_every_method_trains_three_updates(method, trained):
     assert provenance["precision"] == ("bfloat16" if has_bf16(torch.device("cpu")) else "float32")
     if load_run(folder).training.iterations == 0:
         moved = load_run(folder).start is not None
-        assert all(v.any() == moved for k, v in adapter.items() if "lora_B" in k)
+        assert any(v.any() for k, v in adapter.items() if "lora_B" in k) == moved
         return
     assert any(v.any() for k, v in adapter.items() if "lora_B" in k)
     table = history(folder)
