@@ -61,22 +61,19 @@ class StraightLoop:
         prompts, stochastic = self.encoder.encode_prompts(texts), self.process.trainable
         transition = self.process.transition
         sigmas = transition.sigmas
-        latents, means, log_probs = [initial], [], []
+        latents, log_probs = [initial], []
         for i in range(len(sigmas) - 1):
             x = latents[-1]
             v = self.model.velocity(x, sigmas[i].expand(len(x)), prompts, self.empty)
             if i in stochastic:
                 taken = transition(v, x, i, noise=noises[stochastic.index(i)])
                 latents.append(taken.x_next)
-                means.append(taken.mean)
                 log_probs.append(taken.log_prob)
             else:
                 latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
-                means.append(latents[-1])
                 log_probs.append(torch.zeros(len(x), device=x.device))
-        source = torch.arange(len(initial)).expand(len(means), -1)
-        stacked = torch.stack(means), torch.stack(log_probs)
-        return Trajectories(torch.stack(latents), sigmas, source, transition, *stacked)
+        source = torch.arange(len(initial)).expand(len(log_probs), -1)
+        return Trajectories(torch.stack(latents), sigmas, source, transition, torch.stack(log_probs))
 
     def step_gradients(self, experience: ImageExperience, k: int, texts: list[str]) -> None:
         """Gradients of all images at denoising step ``k``."""

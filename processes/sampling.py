@@ -46,7 +46,7 @@ class Trajectories:
     - ``source`` (T, N), long, on the CPU: an image with the same prompt and at this step the same latent,
       hence the same velocity; the image itself, or the first of its group in the same micro-batch of the
       rollout, until noise parts them.
-    - ``transition``, ``means`` (T, N, ...) and ``log_probs`` (T, N) of the transitions taken, if stochastic.
+    - ``transition`` and ``log_probs`` (T, N) of the transitions taken, if stochastic.
     - ``velocities`` (T, N, ...), if kept: what the policy predicted, the stochastic steps with their graph.
     """
 
@@ -54,7 +54,6 @@ class Trajectories:
     sigmas: torch.Tensor
     source: torch.Tensor
     transition: Transition | None = None
-    means: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     velocities: torch.Tensor | None = None
 
@@ -66,7 +65,7 @@ class Trajectories:
             return first
         joined = {
             name: torch.cat([getattr(p, name) for p in parts], dim=1)
-            for name in ("latents", "means", "log_probs")
+            for name in ("latents", "log_probs")
             if getattr(first, name) is not None
         }
         before = itertools.accumulate((p.latents.shape[1] for p in parts), initial=0)
@@ -120,7 +119,7 @@ def sample_trajectories(
     sigmas = transition.sigmas
     own = torch.arange(len(initial))
     first, inverse = distinct(own if group is None else group)
-    latents, means, log_probs, source, velocities = [initial], [], [], [], []
+    latents, log_probs, source, velocities = [initial], [], [], []
     for i in range(len(sigmas) - 1):
         x = latents[-1]
         rows, back = (first, inverse) if i <= stochastic.start else (own, own)
@@ -131,14 +130,13 @@ def sample_trajectories(
         if i in stochastic:
             taken = transition(v, x, i, noise=noises[stochastic.index(i)])
             latents.append(taken.x_next)
-            means.append(taken.mean)
             log_probs.append(taken.log_prob)
         else:
             latents.append(x + (sigmas[i + 1] - sigmas[i]) * v)
-            means.append(latents[-1])
             log_probs.append(torch.zeros(len(x), device=x.device))
-    stacked = (torch.stack(values) for values in (means, log_probs))
-    trajectories = Trajectories(torch.stack(latents), sigmas, torch.stack(source), transition, *stacked)
+    trajectories = Trajectories(
+        torch.stack(latents), sigmas, torch.stack(source), transition, torch.stack(log_probs)
+    )
     if keep_graph:
         with torch.enable_grad():
             trajectories.velocities = torch.stack(velocities)

@@ -42,7 +42,6 @@ def make_experience(prepared: Prepared, groups: torch.Tensor, rng: torch.Generat
         transition.sigmas,
         images.expand(STEPS, -1),
         transition,
-        torch.randn(shape, generator=rng),
         torch.randn(shape[:2], generator=rng),
     )
     return ImageExperience(
