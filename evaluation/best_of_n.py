@@ -21,8 +21,9 @@ from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import Sampler, write_sheet
 from evaluation.score import ScoredFile, image_rows, score_files, training_costs
-from evaluation.scores import COLUMNS, DIVERSITY, KL, MODEL, RUN
+from evaluation.scores import COLUMNS, KL, MODEL, RUN
 from methods.maths.best_of_n import best_of_n, best_of_n_kl
+from methods.maths.diversity import DIVERSITY
 from runs.configuration import RunConfig
 
 

@@ -19,8 +19,8 @@ from core.prompts import read as read_prompts
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import measures_file, planned
-from evaluation.scores import COLUMNS, COSTS, DIVERSITY, IMAGE_COLUMNS, MODEL, RUN, TRAINING
-from methods.maths.diversity import group_diversity
+from evaluation.scores import COLUMNS, COSTS, IMAGE_COLUMNS, MODEL, RUN, TRAINING
+from methods.maths.diversity import DIVERSITY, group_diversity
 from rewards.features import get_features
 from runs.configuration import RunConfig
 

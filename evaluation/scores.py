@@ -14,15 +14,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from methods.maths.diversity import DIVERSITY
+
 RUN = ["run", "base", "task", "method", "seed"]
 # ``own``: whether the suite is the task's own. What belongs to no suite of images has MODEL or TRAINING.
 COLUMNS = [*RUN, "step", "suite", "own", "metric", "role", "value", "n_images"]
 CELL = ["base", "task", "method", "step", "suite", "metric"]  # with the seed: one value
 IMAGE_KEY = ["run", "step", "suite", "metric"]
 IMAGE_COLUMNS = [*IMAGE_KEY, "prompt", "image", "value"]  # image: -1 where the value is of the prompt's group
-ROLES = ("proxy", "auxiliary", "unseen", "gold", "diversity", "cost")
+ROLES = ("proxy", "auxiliary", "unseen", "gold", DIVERSITY, "cost")
 MODEL, TRAINING = "model", "training"
-DIVERSITY, KL, DIFFUSION_LOSS = "diversity", "kl_from_base", "diffusion_loss"
+KL, DIFFUSION_LOSS = "kl_from_base", "diffusion_loss"
 COSTS = {  # metric -> what provenance.json calls it
     "train_wall_seconds": "wall_seconds",
     "train_cpu_seconds": "cpu_seconds",

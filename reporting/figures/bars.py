@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from core.prompts import count_objects
 from core.prompts import read as read_prompts
-from evaluation.scores import DIVERSITY, IMAGE_KEY, ByImage, Scores
+from evaluation.scores import IMAGE_KEY, ByImage, Scores
+from methods.maths.diversity import DIVERSITY
 from reporting.draw import Drawing, Grid
 from reporting.figure_style import (
     STYLE,
