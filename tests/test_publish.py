@@ -129,7 +129,7 @@ def test_results_are_copied_with_their_origin(results, tmp_path):
 
 def test_runs_of_uncommitted_code_are_refused(results, tmp_path):
     write_provenance(results, dirty=True)
-    with pytest.raises(ValueError, match="1 runs were made from code that is not committed, e.g. tiny-sd3"):
+    with pytest.raises(ValueError, match=f"1 runs were made from code that is not committed, e.g. {RUN}"):
         publish(results, tmp_path / "kept", "make tables")
     assert not (tmp_path / "kept").exists()
 
