@@ -58,9 +58,21 @@ class BaseModelConfig(Settings):
     guidance_scale: float = Field(
         1.0, ge=1, description="classifier-free, 1 turns it off; embedded where the model was distilled so"
     )
+    evaluation_guidance_scale: float | None = Field(
+        None, ge=1, description="of evaluation, where it is another; null: guidance_scale"
+    )
     rollout_steps: int = Field(gt=0, description="denoising steps in training")
     evaluation_steps: int = Field(gt=0, description="denoising steps in evaluation (deterministic)")
     lora: LoraSettings
+
+    def in_evaluation(self) -> BaseModelConfig:
+        """The model as evaluation opens it, with the guidance of evaluation."""
+        return self.model_copy(update={"guidance_scale": self.shown_guidance})
+
+    @property
+    def shown_guidance(self) -> float:
+        """Guidance scale of the images that are evaluated."""
+        return self.evaluation_guidance_scale or self.guidance_scale
 
 
 @dataclass

@@ -79,7 +79,7 @@ class Sampler:
 
     @cached_property
     def model(self) -> BaseModel:
-        return open_base_model(self.config.base_model, self.device)
+        return open_base_model(self.config.base_model.in_evaluation(), self.device)
 
     @cached_property
     def _encoded(self) -> tuple[dict[str, Embeddings], Embeddings | None]:

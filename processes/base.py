@@ -62,9 +62,19 @@ class Policies:
     adaptive_reference: bool
     empty: Embeddings | None = None
 
+    @property
+    def guided(self) -> bool:
+        """Whether velocities are guided, and so differ from the conditional ones."""
+        return self.model.classifier_free_guidance
+
     def policy(self, at: Inputs) -> torch.Tensor:
         with self.model.using(POLICY):
             return self.model.velocity(*at, self.empty)
+
+    def conditional(self, at: Inputs) -> torch.Tensor:
+        """The policy's velocity without guidance: what a diffusion loss on data is about."""
+        with self.model.using(POLICY):
+            return self.model.predict(*at)
 
     @torch.no_grad()
     def reference(self, at: Inputs) -> torch.Tensor:

@@ -33,7 +33,7 @@ class DataRows:
 def batches(policies: Policies, rows: DataRows, micro_batch: int) -> Iterator[SupervisedBatch]:
     """All rows of a gradient step, at most ``micro_batch`` in a batch."""
     for part in torch.arange(len(rows.x0)).split(micro_batch):
-        velocity = policies.policy(rows.at.of(part))
+        velocity = policies.conditional(rows.at.of(part))
         yield SupervisedBatch(DataBatch(rows.x0[part], rows.noise[part], velocity), rows.total)
 
 

@@ -117,12 +117,13 @@ def reference_velocities(
 
 
 def policy_velocities(policies: Policies, rows: Rows, kept: bool) -> tuple[torch.Tensor, DataBatch | None]:
-    """The policy's velocities at ``rows`` and at their data; ``kept``: those of the rollout's graph."""
-    if not kept:
-        velocity, of_data = shared_velocity(policies.policy, rows, rows.data)
+    """The policy's velocities at ``rows``, and those at their data, which have no guidance; ``kept``: those
+    of the rollout's graph."""
+    if rows.data is None or kept or policies.guided:
+        velocity = kept_velocity(rows) if kept else shared_velocity(policies.policy, rows)[0]
+        of_data = None if rows.data is None else policies.conditional(rows.data.inputs())
     else:
-        velocity = kept_velocity(rows)
-        of_data = None if rows.data is None else policies.policy(rows.data.inputs())
+        velocity, of_data = shared_velocity(policies.policy, rows, rows.data)
     return velocity, None if rows.data is None else rows.data.batch(of_data)
 
 

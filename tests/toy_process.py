@@ -19,8 +19,12 @@ class ToyPolicies:
     def __init__(self, parameter: torch.Tensor):
         self.parameter = parameter
 
+    guided = False
+
     def policy(self, at: Inputs) -> torch.Tensor:
         return self.parameter * at.x
+
+    conditional = policy
 
     def reference(self, at: Inputs) -> torch.Tensor:
         return 0.9 * at.x

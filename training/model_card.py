@@ -90,7 +90,7 @@ def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
         file=ADAPTER_FILE,
         prompt=read_prompts(Path(config.task_settings.prompts))[0]["prompt"],
         steps=base.evaluation_steps,
-        guidance=base.guidance_scale,
+        guidance=base.shown_guidance,
         tokens=base.max_sequence_length,
         size=base.image_size,
         license=base.license,
