@@ -42,8 +42,10 @@ class BaseModelConfig(Settings):
     license: str = Field("apache-2.0", description="licence of the weights and of adapters to them")
     without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
     needs_gpu: bool = Field(False, description="too large for a processor")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of transformer and text encoders; LoRA weights and the VAE stay in float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of transformer and text encoders; LoRA weights and the VAE stay in float32; losses in "
+        "float16 are scaled, and a step whose scaled gradient overflows is skipped",
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, slower updates"

@@ -81,7 +81,7 @@ class PipelineModel(BaseModel):
         return type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
 
     def autocast(self):
-        """Matrix products in ``dtype`` where LoRA weights in float32 meet a transformer in bfloat16."""
+        """Matrix products in ``dtype`` where LoRA weights in float32 meet a transformer in half precision."""
         mixed = self.dtype != torch.float32 and self.network is self.transformer
         return torch.autocast(self.device.type, self.dtype, enabled=mixed)
 

@@ -18,7 +18,7 @@ class ConfigError(ValueError):
 class Settings(BaseModel):
     """Settings that nobody changes; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def merged(base: dict, over: dict) -> dict:

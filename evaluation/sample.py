@@ -21,6 +21,7 @@ from tqdm import tqdm
 from base_models import open_base_model
 from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
 from core.files import replacing, sha256, write_json
+from core.finite import check_finite
 from core.prompts import read as read_prompts
 from core.seeding import generator
 from evaluation import images, measures
@@ -119,7 +120,9 @@ class Sampler:
                     batch=batch,
                     empty=empty,
                 )
-            yield from to_bytes(decode(model, latents, batch)).numpy()
+            pixels = decode(model, latents, batch)
+            check_finite({"images": pixels}, f"{self.config.run}, suite {suite}")
+            yield from to_bytes(pixels).numpy()
 
     def measures(self) -> dict[str, float]:
         """KL from the base and diffusion loss of the loaded adapter on one image per prompt of the own suite.

@@ -22,6 +22,7 @@ from pydantic import Field
 from methods.base import Method
 from methods.gardo import Regularisation, RegularisationConfig
 from methods.maths.advantages import Normalisation
+from methods.maths.latent_size import KLThreshold
 from methods.maths.velocity import MIN_WEIGHT, velocity_kl
 
 
@@ -71,7 +72,9 @@ class DiffusionNFTConfig(RegularisationConfig):
     advantage_normalisation: Normalisation = "global_std"
     gated: bool = False
     adaptive_reference: bool = False
+    kl_threshold: KLThreshold = 0.015  # of an error of velocities, hundreds of times Flow-GRPO's KL
     diversity: bool = False
+    unflagged = "all"
 
     guidance_strength: float = Field(1.0, gt=0, description="beta of arXiv 2509.16117, Eq. 5")
     old_decay_start: int = Field(0, ge=0, description="updates before the old policy's decay starts to grow")

@@ -8,7 +8,7 @@ public code (tinnerhrhe/GARDO at 1cc77fb) differ, a field chooses the reading.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +18,10 @@ from methods.maths.advantages import Normalisation, Reading, diversity_aware, gr
 from methods.maths.diversity import nearest_distance
 from methods.maths.gate import GateShareController, gate, uncertainty
 from methods.maths.latent_size import ClipRange, KLThreshold
+from methods.maths.official_code import Unflagged, dealt_kl
 from methods.maths.policy_loss import gated_kl, gaussian_kl, policy_term
+
+ZERO = 1e-6  # an advantage up to the rounding of a group's mean
 
 
 class RegularisationConfig(MethodConfig):
@@ -40,6 +43,10 @@ class RegularisationConfig(MethodConfig):
     gate_reading: Reading = "paper"
     controller_reading: Reading = "paper"
     kl_average: Reading = "paper"
+    kl_micro_batch: int = Field(
+        9, ge=1, description="rows of a micro-batch of the public code, over which its KL is averaged"
+    )
+    unflagged: ClassVar[Unflagged] = "zero"  # what one without a gated row counts there
 
     adaptive_reference: bool = Field(True, description="False: the reference stays the base model")
     kl_threshold: KLThreshold = 1e-4
@@ -47,14 +54,20 @@ class RegularisationConfig(MethodConfig):
 
     diversity: bool = Field(True, description="False: plain advantages")
     diversity_reading: Reading = "paper"
+    zero_advantages: Reading = Field(
+        "paper",
+        description="official_code: images without an advantage, as those of a group of equal rewards, are "
+        "not trained on and not counted, so that the KL of the others weighs more",
+    )
 
     def needs(self):
         drop = self.gated and self.uncertain == "drop"
         penalised = self.beta > 0 and not drop
+        gated_alone = self.gated and (self.kl_average == "paper" or self.unflagged == "zero")
         return Needs(
             features=self.diversity,
             auxiliary=drop or (self.gated and penalised),
-            reference="none" if not penalised else "gated" if self.gated else "all",
+            reference="none" if not penalised else "gated" if gated_alone else "all",
             adaptive_reference=self.adaptive_reference and penalised,
         )
 
@@ -78,8 +91,13 @@ class Regularisation:
             distance = nearest_distance(rollout.features, rollout.groups)
             advantages = diversity_aware(advantages, distance, rollout.groups, c.diversity_reading)
             metrics["nearest_distance"] = distance.mean().item()
+        trained = None
+        if c.zero_advantages == "official_code" and (advantages.abs() > ZERO).any():
+            trained = advantages.abs() > ZERO
+            metrics["trained_share"] = trained.double().mean().item()
         if not c.gated or (c.beta == 0 and c.uncertain == "penalise"):
-            return Prepared(advantages, torch.ones_like(advantages, dtype=torch.bool), metrics)
+            every = torch.ones_like(advantages, dtype=torch.bool)
+            return Prepared(advantages, every, metrics, trained)
         u = uncertainty(rollout.rewards, rollout.auxiliary, c.uncertainty_reading)
         # The public code averages U over its non-negative part.
         seen = u if c.controller_reading == "paper" else u[u >= 0]
@@ -90,7 +108,7 @@ class Regularisation:
         if c.uncertain == "drop":
             advantages = torch.where(chosen, torch.zeros_like(advantages), advantages)
         metrics |= {"gate_k": share, "gated_share": chosen.double().mean().item()}
-        return Prepared(advantages, chosen, metrics)
+        return Prepared(advantages, chosen, metrics, trained)
 
     def loss(
         self,
@@ -108,7 +126,11 @@ class Regularisation:
         if kl is None:
             return Loss(policy, 0.0, {**logged, "kl_loss": 0.0})
         c, chosen = self.config, batch.gate[batch.reference_rows]
-        term = gated_kl(kl, chosen, batch.rows, batch.gated_rows, c.kl_average == "official_code")
+        counts = batch.rows, batch.gated_rows
+        if c.kl_average == "paper":
+            term = gated_kl(kl, chosen, *counts)
+        else:
+            term = dealt_kl(kl, chosen, *counts, c.kl_micro_batch, c.unflagged)
         return Loss(policy + c.beta * term, term.item(), {**logged, "kl_loss": term.item()})
 
     def after_update(self, kl: float) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 import rewards
+from core.finite import check_finite
 from core.seeding import generator
 from methods import Needs, Rollout
 from methods.maths.diversity import DIVERSITY, group_diversity
@@ -102,7 +103,10 @@ class ImageProcess(Process):
         ):
             for images in torch.arange(len(initial)).split(c.micro_batch):
                 part = self.roll_out(prompt_of[images], initial[images], noises[:, images])
+                where = f"{self.run.run}, iteration {iteration}"
+                check_finite({"rollout's last latents": part.latents[-1]}, where)
                 decoded = decode(self.model, part.latents[-1], c.micro_batch)
+                check_finite({"images of the rollout": decoded}, where)
                 score = thread.submit(
                     self.scorer.score, decoded, prompt_of[images], self.scorer.monitored(iteration)
                 )

@@ -160,6 +160,8 @@ class Reverse(ImageProcess):
         c = self.settings
         rng = generator("update", self.run.seed, experience.iteration)
         order = torch.randperm(len(experience.prepared.gate), generator=rng)
+        if experience.prepared.trained is not None:
+            order = order[experience.prepared.trained[order]]
         first, *later = (self.draw(experience, images, rng) for images in order.chunk(c.gradient_steps))
         for rows in later:  # before the first step moves the policy
             rows.old_velocity = old_velocities(self.policies, rows, c.micro_batch)

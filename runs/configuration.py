@@ -43,6 +43,11 @@ class TrainingConfig(Settings):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     ema_decay: float = Field(ge=0, lt=1, description="0 evaluates the live weights")
+    ema_schedule: Literal["iteration", "official_code"] = Field(
+        "iteration",
+        description="the average of the weights moves once per iteration, or as in Flow-GRPO's public code: "
+        "at every eighth gradient step, eight times, with a warm-up",
+    )
     micro_batch: int = Field(
         ge=1,
         description="images per forward pass of a rollout, different (prompt, latent, step) states per "

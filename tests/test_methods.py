@@ -16,10 +16,12 @@ from methods.maths.advantages import diversity_aware, group_advantages
 from methods.maths.diversity import group_diversity, nearest_distance
 from methods.maths.gate import GateShareController, descending_rank, gate, uncertainty, win_rate
 from methods.maths.latent_size import PAPER_DIMENSIONS, ClipRange, KLThreshold
+from methods.maths.official_code import dealt_kl, micro_batch_kl
 from methods.maths.policy_loss import gated_kl
 from methods.maths.reward_combination import combine
 from methods.maths.sde import STEPS
-from tests.toy_process import make_batches
+from processes.rows import Rows
+from tests.toy_process import make_batches, make_experience
 
 GROUPS = torch.tensor([0, 0, 0, 1, 1, 1])
 
@@ -235,7 +237,7 @@ def test_gardo_loss_is_the_formula(reading):
     policy, kl = written_out(batch, config)
     gated = int(batch.gate.sum())
     assert 0 < gated == len(kl) < 12
-    mean_kl = kl.sum() / (12 if reading == "paper" else gated)
+    mean_kl = kl.sum() / 12 if reading == "paper" else kl.mean() * (1 - (1 - gated / 12) ** 9)
     loss = method.loss(batch)
     assert torch.allclose(loss.value, policy.mean() + 0.3 * mean_kl)
     assert loss.steering == pytest.approx(mean_kl.item())
@@ -426,3 +428,39 @@ def test_what_is_no_plug_in_needs_no_list(tmp_path, monkeypatch):
     for wrong in ("helper", "../one", "three"):
         with pytest.raises(ValueError, match="unknown method .*; valid: one, two"):
             found.get(wrong)
+
+
+@pytest.mark.parametrize("unflagged", ["zero", "all"])
+@pytest.mark.parametrize("flagged", [0.0, 0.04, 0.3, 1.0])
+def test_the_official_average_is_that_of_rows_dealt_at_random(unflagged, flagged):
+    rng, size, count = torch.Generator().manual_seed(3), 9, 2_000
+    rows = size * count
+    kl = torch.rand(rows, generator=rng, dtype=torch.float64) + 1
+    gate = torch.rand(rows, generator=rng) < flagged
+    kl[gate] += 2
+    dealt = micro_batch_kl(kl, gate, torch.arange(rows) // size, unflagged).mean()
+    counts = rows, int(gate.sum())
+    whole = dealt_kl(kl, gate, *counts, size, unflagged)
+    assert whole.item() == pytest.approx(dealt.item(), rel=0.05, abs=1e-12)
+    parts = [
+        dealt_kl(k, g, *counts, size, unflagged)
+        for k, g in zip(kl.split(7001), gate.split(7001), strict=True)
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item())
+
+
+def test_images_without_an_advantage_may_leave_the_gradient_step():
+    """Of three groups the first is tied: as coded it is not trained on and not counted."""
+    method = methods.get("gardo")
+    config = method.Config(diversity=False, zero_advantages="official_code", gate_share=1.0)
+    rollout = make_rollout()
+    rollout.rewards[rollout.groups == 0] = 0.7
+    prepared = method(config, 32).prepare(rollout)
+    assert prepared.trained.tolist() == (rollout.groups != 0).tolist()
+    experience = make_experience(prepared, rollout.groups, torch.Generator().manual_seed(0))
+    rows = Rows.of(experience, torch.arange(len(rollout.groups)), torch.arange(2))
+    assert rows.total == len(rows) == 2 * int(prepared.trained.sum())
+    assert not torch.isin(rows.image, (rollout.groups == 0).nonzero().squeeze(1)).any()
+    rollout.rewards[:] = 0.7
+    assert method(config, 32).prepare(rollout).trained is None  # nobody is left: nobody is dropped
+    assert method(method.Config(), 32).prepare(make_rollout()).trained is None

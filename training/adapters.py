@@ -11,6 +11,13 @@ from base_models.base import POLICY, BaseModel
 from processes.base import REFERENCE
 
 Weights = dict[str, torch.Tensor]
+EVERY = 8  # gradient steps between two moves of the public code's average, and moves at each
+
+
+def official_decay(decay: float, step: int) -> float:
+    """What the average keeps of itself after gradient step ``step``, counted from 1, in Flow-GRPO's public
+    code (yifan123/flow_grpo ``ema.py`` with an interval of eight, called once per trained denoising step)."""
+    return min((1 + step) / (10 + step), decay) ** EVERY if step % EVERY == 0 else 1.0
 
 
 class Adapters:

@@ -14,13 +14,14 @@ import methods
 import processes
 from base_models import open_base_model
 from core.files import replacing, write_json
+from core.finite import check_finite
 from core.seeding import seed_of
 from core.settings import ConfigError
 from methods import Loss
 from processes.base import ANCHOR, REFERENCE, Experience
 from runs.configuration import RunConfig, load_run
 from training import checkpoint, provenance
-from training.adapters import Adapters
+from training.adapters import Adapters, official_decay
 from training.data import DataSet
 from training.history import History
 from training.model_card import model_card
@@ -53,7 +54,8 @@ class Trainer:
         copies = [*[REFERENCE] * needs.adaptive_reference, *[ANCHOR] * needs.anchor, *process.copies]
         scale = config.start.scale if config.start else 1.0
         self.adapters = Adapters(self.model, copies, start and start / "adapter", scale)
-        self.optimiser = Optimiser(self.adapters.parameters, settings, self.ranks)
+        scaled = config.base_model.dtype == "float16"
+        self.optimiser = Optimiser(self.adapters.parameters, settings, self.ranks, scaled)
         self.history = History()
         self.iteration, self.images, self.reward_calls = 0, 0, 0
         self.wall, self.cpu, self.memory = 0.0, 0.0, 0.0
@@ -82,15 +84,19 @@ class Trainer:
         """Every gradient step of an iteration; then the copies that follow the policy move."""
         for batches in self.process.gradient_steps(experience):
             self.optimiser.zero_grad()
-            losses = [self.method.loss(batch).backward() for batch in batches]
+            losses = [self.optimiser.backward(self.method.loss(batch)) for batch in batches]
             self.step(Loss.total(losses), experience.iteration)
         self.process.follow(self.optimiser.steps)
-        self.adapters.move_average(self.config.training.ema_decay)
+        if self.config.training.ema_schedule == "iteration":
+            self.adapters.move_average(self.config.training.ema_decay)
 
     def step(self, loss: Loss, iteration: int) -> None:
         """One optimiser step on the gradients of all ranks, logged with the terms of their losses."""
         loss = Loss.total(self.ranks.gather_objects(loss))
-        terms = {**loss.logged, **self.optimiser.step()}
+        terms = {**loss.logged, **self.optimiser.step(f"{self.config.run}, iteration {iteration}")}
+        if self.config.training.ema_schedule == "official_code":
+            decay = self.config.training.ema_decay
+            self.adapters.move_average(official_decay(decay, self.optimiser.steps))
         if self.method.after_update(loss.steering):
             self.adapters.reset_reference()
             self.history.add(iteration, "train/reference_reset", 1.0)
@@ -133,6 +139,7 @@ class Trainer:
 
     def save_adapter(self, folder: Path) -> None:
         """The averaged weights in the diffusers LoRA format."""
+        check_finite(self.adapters.average, f"{self.config.run}, iteration {self.iteration}")
         with replacing(folder) as temporary:
             self.model.save_lora(temporary, self.adapters.average)
             (temporary / "README.md").write_text(model_card(self.config, self.iteration, folder))
@@ -148,6 +155,7 @@ class Trainer:
             "git": self.git,
         }
         tensors = {**self.adapters.state_dict(), **self.optimiser.state_dict()}
+        check_finite(tensors, f"{self.config.run}, iteration {self.iteration}")
         checkpoint.save(self.folder / "checkpoint", self.iteration, tensors, numbers)
 
     def resume(self) -> None:

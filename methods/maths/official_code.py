@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 
 CLOCK = 15  # epochs without a reset after which the next one resets
+Unflagged = Literal["zero", "all"]
 
 
 def micro_batch_kl(
-    kl: torch.Tensor, gate: torch.Tensor, micro_batch: torch.Tensor, unflagged: Literal["zero", "all"]
+    kl: torch.Tensor, gate: torch.Tensor, micro_batch: torch.Tensor, unflagged: Unflagged
 ) -> torch.Tensor:
     """Mean KL of the flagged rows of each micro-batch, (M,) in the order of their numbers.
 
@@ -36,6 +37,28 @@ def micro_batch_kl(
         else:
             found.append(kl[own].mean() if unflagged == "all" else kl.new_zeros(()))
     return torch.stack(found)
+
+
+def dealt_kl(
+    kl: torch.Tensor, gate: torch.Tensor, rows: int, gated_rows: int, micro_batch: int, unflagged: Unflagged
+) -> torch.Tensor:
+    """The mean of ``micro_batch_kl`` that is expected where rows are dealt at random; scalar.
+
+    With a share f of rows flagged, 1 - (1 - f)^m of the micro-batches of m rows have one. The expectation is
+    a sum over rows, so it does not depend on how these are split here.
+
+    Args:
+        kl: (B,), zero or anything finite where a row does not count.
+        gate: bool (B,), the flagged rows.
+        rows, gated_rows: counts of the whole gradient step.
+        micro_batch: rows of a micro-batch of the public code.
+    """
+    flagged = torch.where(gate, kl, torch.zeros_like(kl)).sum() / max(gated_rows, 1)
+    with_one = 1 - (1 - gated_rows / rows) ** micro_batch
+    if unflagged == "zero":
+        return with_one * flagged
+    others = torch.where(gate, torch.zeros_like(kl), kl).sum() / max(rows - gated_rows, 1)
+    return with_one * flagged + (1 - with_one) * others
 
 
 class ReferenceClock:
