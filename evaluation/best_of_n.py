@@ -108,7 +108,13 @@ def evaluate_best_of_n(
         role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
         drawn = len(kept) * (row.k if metric == DIVERSITY else row.k * row.n)
         rows.append(
-            {**cell, "metric": metric, "role": role, "value": values.mean().item(), "n_images": drawn}
+            {
+                **cell,
+                "metric": metric,
+                "role": role,
+                "value": file.overall(metric, kept, values),
+                "n_images": drawn,
+            }
         )
         single.append(image_rows(config.run, file, metric, kept, values))
     kl = {"suite": MODEL, "metric": KL, "value": best_of_n_kl(row.n), "n_images": len(row.prompts)}

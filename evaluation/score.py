@@ -78,6 +78,18 @@ class ScoredFile:
         counted = self.suite.accuracy_by_count.items()
         return found + [(metric, self.suite.accuracy, bounds) for metric, bounds in counted]
 
+    def weights(self, metric: str, prompts: torch.Tensor) -> torch.Tensor:
+        """Float (m,): what these prompts weigh in the metric's one number, 1 in the mean."""
+        reward = {name: by for name, by, _ in self.metrics()}.get(metric)
+        if reward is None:
+            return torch.ones(len(prompts), dtype=torch.float64)
+        metadata = [self.prompts[i] for i in prompts.tolist()]
+        return rewards.get_class(reward).prompt_weights(metadata).double()
+
+    def overall(self, metric: str, prompts: torch.Tensor, values: torch.Tensor) -> float:
+        """The metric's one number, of values (m, k)."""
+        return (values * self.weights(metric, prompts)[:, None]).mean().item()
+
 
 def score_files(files: list[ScoredFile], features: str) -> list[Scored]:
     """For each file, by metric: indices of its prompts (m,) and values (m, k), or (m, 1) of a whole group.
@@ -111,6 +123,7 @@ def score_files(files: list[ScoredFile], features: str) -> list[Scored]:
 def image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, values: torch.Tensor):
     """One row per value; the image of a value that belongs to the whole group is -1."""
     m, k = values.shape
+    weights = file.weights(metric, prompts)
     columns = {
         "run": run,
         "step": file.step,
@@ -119,6 +132,7 @@ def image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, v
         "prompt": prompts.repeat_interleave(k).numpy(),
         "image": torch.arange(k).repeat(m).numpy() if k > 1 else -1,
         "value": values.flatten().numpy(),
+        "weight": weights.repeat_interleave(k).numpy(),
     }
     return pd.DataFrame(columns, columns=IMAGE_COLUMNS)
 
@@ -166,7 +180,7 @@ def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Pat
         cell = {"step": file.step, "suite": file.name, "own": file.name == settings.own}
         for metric, (kept, values) in scored.items():
             role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
-            value = {"value": values.mean().item(), "n_images": len(kept) * file.k}
+            value = {"value": file.overall(metric, kept, values), "n_images": len(kept) * file.k}
             rows.append({**key, **cell, "metric": metric, "role": role, **value})
             single.append(image_rows(config.run, file, metric, kept, values))
     rows += [{**key, **row} for row in _cost_rows(folder, config, settings)]

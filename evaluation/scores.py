@@ -21,7 +21,8 @@ RUN = ["run", "base", "task", "method", "seed"]
 COLUMNS = [*RUN, "step", "suite", "own", "metric", "role", "value", "n_images"]
 CELL = ["base", "task", "method", "step", "suite", "metric"]  # with the seed: one value
 IMAGE_KEY = ["run", "step", "suite", "metric"]
-IMAGE_COLUMNS = [*IMAGE_KEY, "prompt", "image", "value"]  # image: -1 where the value is of the prompt's group
+# image: -1 where the value is of the prompt's group. weight: of the prompt in the run's one value.
+IMAGE_COLUMNS = [*IMAGE_KEY, "prompt", "image", "value", "weight"]
 ROLES = ("proxy", "auxiliary", "unseen", "gold", DIVERSITY, "cost")
 MODEL, TRAINING = "model", "training"
 KL, DIFFUSION_LOSS = "kl_from_base", "diffusion_loss"
@@ -37,10 +38,12 @@ COSTS = {  # metric -> what provenance.json calls it
 
 
 class Images(NamedTuple):
-    """One metric of one step of a run: indices of the prompts (P,) and values (P, k), k images of each."""
+    """One metric of one step of a run: indices of the prompts (P,), values (P, k), k images of each, and
+    weights (P,), 1 in the mean."""
 
     prompts: np.ndarray
     values: np.ndarray
+    weights: np.ndarray | float = 1.0
 
 
 ByImage = Mapping[tuple, Images]  # by IMAGE_KEY
@@ -92,27 +95,32 @@ def by_seed(rows: pd.DataFrame, images: ByImage) -> BySeed:
     keys = rows[IMAGE_KEY].itertuples(index=False, name=None)
     known = {seed: images.get(key) for seed, key in zip(rows["seed"], keys, strict=True)}
     if all(v is not None for v in known.values()) and len({len(v.prompts) for v in known.values()}) == 1:
-        return {seed: v.values.mean(axis=1) for seed, v in known.items()}
+        return {seed: v.values.mean(axis=1) * v.weights for seed, v in known.items()}
     return {seed: np.asarray(value) for seed, value in zip(rows["seed"], rows["value"], strict=True)}
+
+
+def weighted(images: pd.DataFrame) -> pd.DataFrame:
+    """A table of single images, with the weights of 1 that it had when it was stored without any."""
+    known = images["weight"] if "weight" in images else pd.Series(float("nan"), index=images.index)
+    return images.assign(weight=known.fillna(1.0))[IMAGE_COLUMNS]
 
 
 def by_image(images: pd.DataFrame) -> ByImage:
     """(run, step, suite, metric) -> its images. All prompts of a cell must have as many images."""
     if images.empty:
         return {}
-    images = images.sort_values([*IMAGE_KEY, "prompt", "image"], kind="stable")
+    images = weighted(images).sort_values([*IMAGE_KEY, "prompt", "image"], kind="stable")
     cells = images.groupby(IMAGE_KEY, sort=False)
     sizes, prompts = cells.size(), cells["prompt"].nunique()
     uneven = sizes[sizes % prompts != 0]
     if len(uneven):
         raise ValueError(f"prompts differ in their number of images; first: {uneven.index[0]}")
     ends = np.cumsum(sizes.to_numpy())[:-1]
-    values = np.split(images["value"].to_numpy(np.float64), ends)
-    indices = np.split(images["prompt"].to_numpy(), ends)
+    columns = [np.split(images[name].to_numpy(), ends) for name in ("prompt", "value", "weight")]
     found = {}
-    for key, count, index, value in zip(sizes.index, prompts, indices, values, strict=True):
-        value = value.reshape(count, -1)
-        found[key] = Images(index.reshape(value.shape)[:, 0], value)
+    for key, count, *column in zip(sizes.index, prompts, *columns, strict=True):
+        index, value, weight = (part.reshape(count, -1) for part in column)
+        found[key] = Images(index[:, 0], value.astype(np.float64), weight[:, 0])
     return found
 
 

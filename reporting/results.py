@@ -82,6 +82,6 @@ def collect(folders: list[Path], out: Path, out_images: Path) -> None:
     table = table.sort_values(["run", "step", "suite", "metric"], kind="stable").reset_index(drop=True)
     images = [pd.read_parquet(f / "image_scores.parquet") for f in folders]
     with replacing(out_images) as temporary:
-        pd.concat(images, ignore_index=True)[stored_scores.IMAGE_COLUMNS].to_parquet(temporary, index=False)
+        stored_scores.weighted(pd.concat(images, ignore_index=True)).to_parquet(temporary, index=False)
     with replacing(out) as temporary:
         table.to_parquet(temporary, index=False)

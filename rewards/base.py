@@ -63,9 +63,9 @@ class Reward(ABC):
         return {}
 
     @classmethod
-    def overall(cls, scores: torch.Tensor, metadata: list[dict]) -> float:
-        """One number for scores (N,) of N images, as the metric's authors state it: mostly their mean."""
-        return scores.double().mean().item()
+    def prompt_weights(cls, metadata: list[dict]) -> torch.Tensor:
+        """Weights (P,) of P prompts, 1 in the mean, in the one number that the metric's authors state."""
+        return torch.ones(len(metadata))
 
     @classmethod
     def made_of(cls) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from rewards.base import Reward
-from rewards.geneval_rules import Detections, check_include, correct, overall_score
+from rewards.geneval_rules import Detections, check_include, correct, tag_weights
 from rewards.published.mask2former import CLASSES, COLORS, Mask2FormerDetector
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # upstream: GenEval evaluate_images.py
@@ -41,8 +41,8 @@ class GenEvalMask2Former(Reward):
         return self.rule(found, prompt)
 
     @classmethod
-    def overall(cls, scores, metadata):
-        return overall_score([prompt["tag"] for prompt in metadata], scores.tolist())
+    def prompt_weights(cls, metadata):
+        return torch.tensor(tag_weights([prompt["tag"] for prompt in metadata]))
 
     @classmethod
     def check_prompts(cls, metadata):

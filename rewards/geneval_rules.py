@@ -9,6 +9,7 @@ and ``exclude`` ({"class", "count"}).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -136,6 +137,13 @@ def overall_score(tags: Sequence[str], scores: Sequence[float]) -> float:
     (``summary_scores.py``)."""
     shares = shares_by_tag(tags, scores)
     return sum(shares.values()) / len(shares)
+
+
+def tag_weights(tags: Sequence[str]) -> list[float]:
+    """Weights of images of these tags, 1 in the mean, that give every tag the same share: the mean of
+    weighted scores is ``overall_score``."""
+    counts = Counter(tags)
+    return [len(tags) / (len(counts) * counts[tag]) for tag in tags]
 
 
 def check_include(metadata: list[dict]) -> None:

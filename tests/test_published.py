@@ -61,10 +61,10 @@ def test_partial_score_counts_a_relation_without_target_as_wrong():
 def test_genevals_overall_score_is_the_mean_of_its_tags():
     metadata = [{"tag": tag} for tag in ("counting", "colors", "counting", "counting")]
     scores = torch.tensor([1.0, 0.0, 1.0, 0.0])
-    assert rewards.get_class("geneval_mask2former").overall(scores, metadata) == pytest.approx(
-        (2 / 3 + 0) / 2
-    )
-    assert rewards.get_class("clipscore").overall(scores, metadata) == 0.5
+    weights = rewards.get_class("geneval_mask2former").prompt_weights(metadata)
+    assert (scores * weights).mean().item() == pytest.approx((2 / 3 + 0) / 2)
+    assert weights.mean().item() == pytest.approx(1)
+    assert rewards.get_class("clipscore").prompt_weights(metadata).tolist() == [1] * 4
 
 
 def test_detections_are_scored_as_mmdet_scores_them():

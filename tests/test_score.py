@@ -10,7 +10,8 @@ import torch
 import rewards
 from evaluation import images
 from evaluation.configuration import SuiteConfig
-from evaluation.score import ScoredFile, score_files
+from evaluation.score import ScoredFile, image_rows, score_files
+from evaluation.scores import Scores, by_image
 
 PROMPTS = [{"prompt": f"{n} circles", "include": [{"class": "circle", "count": n}]} for n in (1, 3, 10)]
 SUITE = SuiteConfig(
@@ -116,3 +117,22 @@ def test_a_missing_or_damaged_file_is_named_with_the_way_out(files, damage):
         path.write_bytes({"cut": whole[:-100], "emptied": b"", "scrambled": scrambled}[damage])
     with pytest.raises(images.ImageFileError, match=r"counting_000000.parquet is (missing|damaged).*again"):
         list(files[0].read(torch.arange(3)))
+
+
+def test_a_metric_whose_authors_weigh_tags_alike_does_so_in_scores_and_cells(tmp_path):
+    """Three prompts of one tag and one of another: weighted in the run's score and in a table's cell."""
+    tags = ["counting", "counting", "counting", "colors"]
+    prompts = [
+        {"prompt": f"{i}", "tag": tag, "include": [{"class": "dog", "count": 1}]}
+        for i, tag in enumerate(tags)
+    ]
+    suite = SuiteConfig(prompts="", metrics=["geneval_mask2former", "clipscore"])
+    file = ScoredFile(tmp_path, suite, "geneval", 5, prompts, 2)
+    kept, values = torch.arange(4), torch.tensor([[1, 1], [1, 1], [0, 0], [0, 1]], dtype=torch.float64)
+    expected = {"geneval_mask2former": (2 / 3 + 1 / 2) / 2, "clipscore": 5 / 8}
+    for metric, overall in expected.items():
+        assert file.overall(metric, kept, values) == pytest.approx(overall)
+        run = {"run": "r", "base": "b", "task": "t", "method": "m", "seed": 1, "step": 5, "suite": "geneval"}
+        rows = pd.DataFrame([{**run, "metric": metric, "value": overall}])
+        images = by_image(image_rows("r", file, metric, kept, values))
+        assert Scores(rows, images).values(metric)[1].mean() == pytest.approx(overall)
