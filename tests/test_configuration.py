@@ -53,9 +53,10 @@ KL_THRESHOLDS = {  # likewise; those of DiffusionNFT are of an error of velociti
     "diffusion_nft_gardo_official_code": 0.15,
 }
 CLIP_RANGES = {  # of the rows that have another than the paper's
-    "grpo_two_steps_wide": 1e-3,
-    "grpo_two_steps_unclipped": 1e3,
+    "grpo_eight_steps_wide": 1e-3,
+    "grpo_eight_steps_unclipped": 1e3,
     "grpo_guard_two_steps": 2e-6,
+    "grpo_guard_eight_steps": 2e-6,
 }
 
 
