@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from core.command import set_threads
-from core.files import to_yaml
+from core.files import to_yaml, write_text
 from core.prompts import count_objects
 from core.prompts import read as read_prompts
 from core.settings import read_yaml
@@ -29,7 +29,7 @@ from evaluation.configuration import EvaluationConfig, load_evaluation, roles
 from evaluation.scores import COSTS, DIFFUSION_LOSS, KL
 from runs.config_files import load_task
 from runs.configuration import RunConfig
-from runs.resolve import resolve_grid, write_runs
+from runs.resolve import resolve_grid
 from workflow.plan import rendering_settings
 
 BASE = "tiny-sd3"
@@ -111,7 +111,8 @@ def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng)
 def write_results(config: dict, results: Path) -> Path:
     """Everything that rendering reads of the runs of a config; returns the path of its settings."""
     rng, evaluation, runs = np.random.default_rng(0), load_evaluation(), resolve_grid(config)
-    write_runs(runs, results)
+    for name, run in runs.items():
+        write_text(results / "runs" / name / "run.yaml", to_yaml(run.content()))
     written = [_write_run(run, evaluation, results, rng) for run in runs.values()]
     pd.DataFrame([row for rows, _ in written for row in rows]).to_parquet(results / "scores.parquet")
     pd.concat([single for _, single in written]).to_parquet(results / "image_scores.parquet")

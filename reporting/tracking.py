@@ -18,6 +18,7 @@ What goes where:
 """
 
 import argparse
+import hashlib
 import json
 import os
 import posixpath
@@ -112,6 +113,11 @@ def database(tracking_uri: str) -> Path | None:
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return Path(tracking_uri.removeprefix("sqlite:///")).resolve()
+
+
+def store_name(tracking_uri: str) -> str:
+    """A name for a store's folder under ``results/mlflow``: what is logged to one store is not in another."""
+    return hashlib.sha256(tracking_uri.encode()).hexdigest()[:12]
 
 
 def store_lock(tracking_uri: str) -> AbstractContextManager:

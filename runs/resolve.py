@@ -6,11 +6,9 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import methods
 import processes
-from core.files import to_yaml, write_if_changed
 from core.settings import ConfigError, parse
 from runs.config_files import load_base_model, load_method, load_task, weights_of
 from runs.configuration import RunConfig, TaskTraining, TrainingConfig, in_steps
@@ -201,9 +199,3 @@ def starting_runs(runs: dict[str, RunConfig], config: dict) -> dict[str, RunConf
             found[first.run] = first
             todo.append(first)
     return found
-
-
-def write_runs(runs: dict[str, RunConfig], results: Path) -> None:
-    """Write ``run.yaml`` of each run; an unchanged file keeps its time stamp."""
-    for name, run in runs.items():
-        write_if_changed(results / "runs" / name / "run.yaml", to_yaml(run.content()))

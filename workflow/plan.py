@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Container
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from pydantic import BaseModel
 
 import prompt_sets
 from base_models.base import ADAPTER_FILE
@@ -23,7 +24,7 @@ from reporting.results import OwnSuite, RenderingSettings
 from rewards.weights import verify
 from runs.config_files import RESOURCES, load_base_model, load_method, load_task
 from runs.configuration import RunConfig, TaskConfig
-from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs, write_runs
+from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs
 from training.image_folder import METADATA
 from workflow.rendering import check_claims, check_instrument, check_tables
 
@@ -34,6 +35,7 @@ RESULTS = Path("results")
 class Plan:
     """The resolved grid. ``starting`` runs are trained, not evaluated: runs of the grid start from them.
 
+    ``files``: what stands in ``results/config/<name>.yaml``, by name.
     ``stored`` runs are taken from the folder ``store`` instead of being trained.
     """
 
@@ -44,8 +46,39 @@ class Plan:
     tasks: dict[str, TaskConfig]
     rows: list[GridRow]
     tables: list[str]
+    files: dict[str, str] = field(default_factory=dict)
     store: Path | None = None
     stored: tuple[str, ...] = ()
+
+    def digest(self, name: str) -> str:
+        """Changes when the settings ``results/config/<name>.yaml`` do."""
+        return hashlib.sha256(self.files[name].encode()).hexdigest()
+
+    def write(self, trained_again: Container[str]) -> None:
+        """Write ``run.yaml`` of every run and the settings under ``results/config``, before the first job.
+
+        Nothing is written when a grid is resolved: a dry run, a plan or a second snakemake that finds the
+        folder locked changes nothing that a running grid reads.
+
+        Args:
+            trained_again: runs that jobs will train. The settings of another finished run are its own.
+
+        Raises:
+            ConfigError: a finished run has other settings than the grid, and no job replaces it.
+        """
+        for name, run in self.trained.items():
+            folder = RESULTS / "runs" / name
+            provenance = folder / "provenance.json"
+            if name not in trained_again and provenance.exists() and (folder / "adapter").exists():
+                if json.loads(provenance.read_text())["config_hash"] != run.hash:
+                    raise ConfigError(
+                        f"{folder} was trained with other settings than the grid has now; "
+                        f"train it again (--forcerun train), or move it away"
+                    )
+        for name, run in self.trained.items():
+            write_if_changed(RESULTS / "runs" / name / "run.yaml", to_yaml(run.content()))
+        for name, text in self.files.items():
+            write_if_changed(RESULTS / "config" / f"{name}.yaml", text)
 
     @property
     def made(self) -> list[str]:
@@ -117,7 +150,7 @@ class Plan:
 
 
 def make_plan(config: dict) -> Plan:
-    """Resolve, check and write the settings of every step. Raises ``ValueError`` with one clear message."""
+    """Resolve and check the settings of every step. Raises ``ValueError`` with one clear message."""
     runs = resolve_grid(config)
     starting = starting_runs(runs, config)
     evaluation, rows = load_evaluation(config.get("evaluation")), grid_rows(config)
@@ -133,13 +166,14 @@ def make_plan(config: dict) -> Plan:
     check_claims()
     check_tables(config["tables"])
     verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
-    write_runs({**starting, **runs}, RESULTS)
-    for name, task in tasks.items():  # apart, so that a task more in the grid scores no other's images again
-        write_settings(f"evaluation/{name}", run_evaluation(evaluation, task))
     rendering = rendering_settings(config, evaluation)
-    write_settings("rendering", rendering)
     recorded = expected_base(evaluation, rendering.bases)
-    write_settings("base_check", Recorded(suites=list(evaluation.suites), scores=recorded))
+    settings = {
+        # Apart, so that a task more in the grid scores no other's images again.
+        **{f"evaluation/{name}": run_evaluation(evaluation, task) for name, task in tasks.items()},
+        "rendering": rendering,
+        "base_check": Recorded(suites=list(evaluation.suites), scores=recorded),
+    }
     store = config.get("stored_runs")
     return Plan(
         runs,
@@ -149,6 +183,7 @@ def make_plan(config: dict) -> Plan:
         tasks,
         rows,
         config["tables"],
+        {name: to_yaml(value.model_dump(mode="json")) for name, value in settings.items()},
         Path(store) if store else None,
         tuple(stored_runs(runs, Path(store))) if store else (),
     )
@@ -168,11 +203,6 @@ def stored_runs(runs: dict[str, RunConfig], store: Path) -> list[str]:
         and name not in started_from
         and not (RESULTS / "runs" / name / "adapter").exists()
     ]
-
-
-def write_settings(name: str, settings: BaseModel) -> None:
-    """``results/config/<name>.yaml``; an equal file keeps its time stamp and triggers nothing."""
-    write_if_changed(RESULTS / "config" / f"{name}.yaml", to_yaml(settings.model_dump(mode="json")))
 
 
 def rendering_settings(config: dict, evaluation: EvaluationConfig) -> RenderingSettings:

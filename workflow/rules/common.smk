@@ -11,7 +11,7 @@ from didactic.configuration import jobs_of_map as mixture_map_jobs  # noqa: E402
 from didactic.configuration import load as load_mixture  # noqa: E402
 from prompt_sets import identity  # noqa: E402
 from reporting import stored  # noqa: E402
-from reporting.tracking import default_uri  # noqa: E402
+from reporting.tracking import database, default_uri, store_name  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from core.command import JOB_ENVIRONMENT  # noqa: E402
 from workflow import fork_server  # noqa: E402
@@ -29,6 +29,7 @@ onstart:
     needed = Jobs.of((job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs())
     try:
         check_ready(PLAN, needed, jobs_run_here=not workflow.non_local_exec)
+        PLAN.write(needed.train)  # under snakemake's lock
     except ValueError as error:
         raise WorkflowError(str(error)) from None
     if needed.with_models and not workflow.non_local_exec:
@@ -102,16 +103,12 @@ def prompts_of_suites(wildcards):
 
 
 def evaluation_settings(wildcards):
-    """What the evaluation of the run's task reads."""
-    return f"results/config/evaluation/{PLAN.trained[wildcards.run].task}.yaml"
+    """Name of what the evaluation of the run's task reads."""
+    return f"evaluation/{PLAN.trained[wildcards.run].task}"
 
 
 def base_scores():
     return expand("results/runs/{run}/scores.parquet", run=PLAN.base_runs())
-
-
-def mlflow_ids():
-    return expand("results/mlflow/{run}.id", run=PLAN.runs)
 
 
 MIXTURE = "config/gaussian_mixture.yaml"

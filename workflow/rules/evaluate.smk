@@ -3,7 +3,6 @@ rule evaluate:
     input:
         adapter="results/runs/{run}/adapter/pytorch_lora_weights.safetensors",
         provenance="results/runs/{run}/provenance.json",
-        settings=evaluation_settings,
         environments=scoring_environments,
         prompts=prompts_of_suites,
     output:
@@ -18,8 +17,12 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=1500,
+    params:
+        name=evaluation_settings,
+        settings=lambda wildcards: PLAN.digest(evaluation_settings(wildcards)),
     shell:
-        "python -m workflow.job evaluation evaluate results/runs/{wildcards.run} --settings {input.settings}"
+        "python -m workflow.job evaluation evaluate results/runs/{wildcards.run}"
+        " --settings results/config/{params.name}.yaml"
         " --out {output.scores} --out-images {output.images} --threads {threads} 2>> {log}"
 
 

@@ -3,9 +3,9 @@
 STORED = {
     "scores": "results/scores.parquet",
     "images": "results/image_scores.parquet",
-    "settings": "results/config/rendering.yaml",
 }
-COMMON = "--scores {input.scores} --images {input.images} --settings {input.settings}"
+RENDERING = PLAN.digest("rendering")  # the settings that all of these rules read
+COMMON = "--scores {input.scores} --images {input.images} --settings results/config/rendering.yaml"
 
 
 rule instrument:
@@ -27,6 +27,8 @@ rule instrument:
         "logs/instrument.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
     shell:
         f"python -m reporting instrument {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
 
@@ -44,6 +46,8 @@ rule tuning:
         "logs/tuning.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
     shell:
         f"python -m reporting tuning {COMMON} --checks {{input.checks}} --out {{output.markdown}} 2> {{log}}"
 
@@ -67,6 +71,8 @@ rule tables:
         "logs/tables.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
     shell:
         f"python -m reporting tables {COMMON} --instrument {{input.instrument}} --out {{output}} 2> {{log}}"
 
@@ -88,6 +94,8 @@ rule figures:
         "logs/figures.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
     shell:
         f"python -m reporting figures {COMMON} --out {{output}} 2> {{log}}"
 
@@ -108,6 +116,7 @@ rule claims:
     conda:
         "../envs/goodhart.yaml"
     params:
+        settings=RENDERING,
         mixture=lambda wildcards, input: f"--mixture {input.mixture}" if input.mixture else "",
     shell:
         f"python -m reporting claims {COMMON} --claims {{input.claims}} {{params.mixture}}"
@@ -135,6 +144,8 @@ rule pages:
         "logs/pages.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
     shell:
         f"python -m reporting pages {COMMON} --out {{output}} 2> {{log}}"
 
@@ -154,7 +165,6 @@ rule base_check:
     # Who cannot match the untrained base model cannot compare trained ones: to be asked first.
     input:
         scores=base_scores(),
-        settings="results/config/base_check.yaml",
         expected="config/base_check.yaml",
         published="config/published.yaml",
     output:
@@ -164,6 +174,8 @@ rule base_check:
         "logs/base_check.log",
     conda:
         "../envs/goodhart.yaml"
+    params:
+        settings=PLAN.digest("base_check"),
     shell:
-        "python -m reporting.base_check {input.scores} --settings {input.settings}"
+        "python -m reporting.base_check {input.scores} --settings results/config/base_check.yaml"
         " --expected {input.expected} --published {input.published} --out {output.markdown} 2> {log}"

@@ -1,7 +1,7 @@
 rule train:
-    # Depends on run.yaml and data only: run.yaml holds the sha256 of every weight file it reads.
+    # Depends on the run's settings, which hold the sha256 of every weight file it reads, and on data only.
+    # run.yaml is written when the workflow starts (PLAN.write).
     input:
-        run="results/runs/{run}/run.yaml",
         data=data_of,
         start=start_of,
         environments=training_environments,
@@ -23,6 +23,7 @@ rule train:
         processes=0,  # one per GPU
         nodes=1,
     params:
+        settings=lambda wildcards: PLAN.trained[wildcards.run].hash,
         data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
     shell:
         "python -m workflow.launch --gpus {resources.gpu} --processes {resources.processes}"
