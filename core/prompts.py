@@ -8,25 +8,72 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from core.settings import ConfigError, Settings, parse
+
+MOST_OBJECTS = 1000  # of one class in a prompt
+
+
+class _Objects(Settings):
+    """A clause: so many objects of a class."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(alias="class", min_length=1)
+    count: int = Field(ge=1, le=MOST_OBJECTS, strict=True)
+    color: str | None = None
+    position: tuple[str, int] | None = None
+
+
+class _Prompt(Settings):
+    """The part of a prompt that has a meaning here; sets may have keys of their own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tag: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    include: list[_Objects] = []
+    exclude: list[_Objects] = []
+
+    @model_validator(mode="after")
+    def _positions(self):
+        for item in self.include:
+            if item.position is not None and not 0 <= item.position[1] < len(self.include):
+                raise ValueError(
+                    f"key 'position' names the object {item.position[1]}; valid: 0 to {len(self.include) - 1}"
+                )
+        return self
 
 
 def read(path: Path) -> list[dict]:
-    """Read a prompt file; a line that is not a prompt raises ``ValueError`` with its number."""
+    """Read a prompt file; what is not a prompt raises ``ValueError`` with file, line and key."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8 (byte {error.start})") from None
     prompts = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        where = f"{path}, line {number}"
         try:
-            prompt = json.loads(line)
-            prompt["tag"], prompt["prompt"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: not a prompt with 'tag' and 'prompt' ({error})"
-            ) from None
+            prompt: Any = json.loads(line, parse_constant=_refused)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{where}: not a prompt with 'tag' and 'prompt' ({error})") from None
+        if not isinstance(prompt, dict):
+            raise ConfigError(f"{where}: not a prompt with 'tag' and 'prompt'")
+        parse(_Prompt, prompt, where)
         prompts.append(prompt)
     if not prompts:
-        raise ValueError(f"{path}: holds no prompt")
+        raise ConfigError(f"{path}: holds no prompt")
     return prompts
+
+
+def _refused(constant: Literal["NaN", "Infinity", "-Infinity"]):
+    raise ValueError(f"{constant} is no number")
 
 
 def count_objects(prompt: dict) -> int:
     """Objects that a prompt asks for."""
-    return sum(item["count"] for item in prompt["include"])
+    return sum(item["count"] for item in prompt.get("include", []))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 import methods
-from core.settings import ConfigError, Settings, parse, read_yaml
+from core.settings import ConfigError, Name, Settings, parse, read_yaml
 
 
 class MixtureRow(Settings):
@@ -82,7 +82,7 @@ class Grid(Settings):
 class MapConfig(Settings):
     seeds: list[int] = Field(min_length=1)
     lengths: list[float] = Field(min_length=1, description="shares of a training that are judged")
-    grids: dict[str, Grid]
+    grids: dict[Name, Grid]
 
 
 class Checks(Settings):
@@ -105,7 +105,7 @@ class MixtureConfig(Settings):
     setting: Setting
     checks: Checks
     map: MapConfig
-    rows: dict[str, MixtureRow]
+    rows: dict[Name, MixtureRow]
 
     @model_validator(mode="after")
     def _named(self):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 import prompt_sets
 import rewards
+from core.prompts import count_objects
 from core.prompts import read as read_prompts
-from core.settings import ConfigError, Settings, parse, read_yaml
+from core.settings import ConfigError, Name, Settings, parse, read_yaml
 from rewards.features import feature_names, get_features_class
 from rewards.published.hub import commits
 from runs.configuration import TaskConfig
@@ -17,14 +19,23 @@ from runs.configuration import TaskConfig
 EVALUATION = Path("config/evaluation.yaml")
 
 
+def _in_order(bounds: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= bounds[0] <= bounds[1]:
+        raise ValueError("valid: two numbers of objects, the smaller first")
+    return bounds
+
+
+Bounds = Annotated[tuple[int, int], AfterValidator(_in_order)]
+
+
 class SuiteConfig(Settings):
     """A set of test prompts and what is measured on it. Count ranges are inclusive."""
 
     prompts: str
     metrics: list[str] = Field(min_length=1)
-    counts: tuple[int, int] | None = None
+    counts: Bounds | None = None
     accuracy: str = Field("geneval", description="metric of accuracy_by_count")
-    accuracy_by_count: dict[str, tuple[int, int]] = {}
+    accuracy_by_count: dict[Name, Bounds] = {}
 
     def scored(self) -> list[str]:
         """The rewards that score it."""
@@ -34,7 +45,7 @@ class SuiteConfig(Settings):
 class _PerRun(Settings):
     """What holds for every run, whatever its task."""
 
-    images_per_prompt: int = Field(ge=1)
+    images_per_prompt: int = Field(ge=1, le=10_000)
     batch: int = Field(ge=1)
     features: str
     kl_noise_level: float = Field(gt=0, description="of the SDE on which the KL from the base is measured")
@@ -49,7 +60,7 @@ class EvaluationConfig(_PerRun):
     instruments: list[list[str]] = Field(
         [], description="scores of one instrument: where one is the proxy, the others are not unseen"
     )
-    suites: dict[str, SuiteConfig]
+    suites: dict[Name, SuiteConfig] = Field(min_length=1)
 
 
 class RunEvaluation(_PerRun):
@@ -80,11 +91,18 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
             continue  # its own job makes it and checks it
         if not Path(suite.prompts).exists():
             raise ConfigError(f"{path}: suites.{name}.prompts: {suite.prompts} does not exist")
-        for metric in suite.metrics:
-            try:
-                rewards.get_class(metric).check_prompts(read_prompts(Path(suite.prompts)))
-            except ValueError as error:
-                raise ConfigError(f"{path}: suites.{name}.prompts: {error}") from None
+        try:
+            prompts = read_prompts(Path(suite.prompts))
+            for metric in suite.scored():
+                rewards.get_class(metric).check_prompts(prompts)
+        except ValueError as error:
+            raise ConfigError(f"{path}: suites.{name}.prompts: {error}") from None
+        for key, bounds in {"counts": suite.counts, **suite.accuracy_by_count}.items():
+            if bounds and not any(bounds[0] <= count_objects(p) <= bounds[1] for p in prompts):
+                raise ConfigError(
+                    f"{path}: suites.{name}: {key} is {list(bounds)}; no prompt of {suite.prompts} asks for so "
+                    "many objects"
+                )
     return config
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from core.settings import Settings, parse, read_yaml
+from core.settings import Name, Settings, parse, read_yaml
 from evaluation.scores import ROLES
 
 TABLES, COURSE, PUBLISHED = (Path(f"config/{name}.yaml") for name in ("tables", "trajectories", "published"))
@@ -92,7 +92,7 @@ class Layout(Settings):
     tasks: dict[str, str] = Field(description="how a title names a task")
     roles: dict[str, Role]
     columns: dict[str, Column]
-    tables: dict[str, Table]
+    tables: dict[Name, Table]
     cost_runs: RunCosts | None = None
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class CourseLayout(Settings):
     control: str
     caption: str
     columns: dict[str, CourseColumn]
-    tables: dict[str, CourseTable]
+    tables: dict[Name, CourseTable]
 
     @model_validator(mode="after")
     def _whole(self):

@@ -15,6 +15,7 @@ from rewards.base import Reward
 from rewards.geneval_rules import MAX_OBJECTS, check_include, position_holds, strict_correct
 from scenes.gold import shape_iou
 from scenes.segmentation import Blob, blobs
+from scenes.vocabulary import check_vocabulary
 
 MIN_AREA = 6  # pixels; a circle of the smallest drawn radius covers about 20
 SMALL = 7  # pixels; boxes up to this size are ambiguous
@@ -98,3 +99,4 @@ class GenEval(Reward):
     @classmethod
     def check_prompts(cls, metadata):
         check_include(metadata)
+        check_vocabulary(metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rewards.base import Reward
 from rewards.geneval import score_images
 from rewards.geneval_rules import check_include
+from scenes.vocabulary import check_vocabulary
 
 
 class GenEvalPartial(Reward):
@@ -21,3 +22,4 @@ class GenEvalPartial(Reward):
     @classmethod
     def check_prompts(cls, metadata):
         check_include(metadata)
+        check_vocabulary(metadata)

@@ -6,6 +6,7 @@ import torch
 
 from rewards.base import Reward
 from scenes.gold import gold_factors, gold_reward
+from scenes.vocabulary import check_vocabulary
 
 
 class Gold(Reward):
@@ -18,6 +19,10 @@ class Gold(Reward):
         found = gold_factors(images.permute(0, 2, 3, 1).cpu().numpy(), metadata)
         names = dict.fromkeys(name for factors in found for name in factors)
         return {name: torch.tensor([f.get(name, torch.nan) for f in found]) for name in names}
+
+    @classmethod
+    def check_prompts(cls, metadata):
+        check_vocabulary(metadata)
 
     def score(self, images, prompts, metadata):
         pixels = images.permute(0, 2, 3, 1).cpu().numpy()

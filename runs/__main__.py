@@ -9,6 +9,7 @@ from pathlib import Path
 from core.command import run_command
 from core.settings import merged, read_yaml
 from runs.explain import explain_run
+from runs.main_config import check_main
 
 DEFAULT = Path("config/config.yaml")
 
@@ -19,6 +20,7 @@ def _explain(arguments) -> None:
     config: dict = {}
     for path in main:
         config = merged(config, read_yaml(path))
+    config = check_main(config)
     print(explain_run(folder.name, main, config, arguments.results / "runs" / folder.name), end="")
 
 

@@ -11,7 +11,7 @@ import prompt_sets
 import rewards
 from base_models.base import BaseModelConfig
 from core.prompts import read as read_prompts
-from core.settings import ConfigError, merged, parse, read_yaml
+from core.settings import NAME, ConfigError, merged, parse, read_yaml
 from rewards.features import feature_names, get_features_class
 from rewards.published.hub import commits
 from rewards.weights import read_checksums
@@ -23,12 +23,13 @@ RESOURCES = Path("resources")
 
 def _file(folder: str, name: str, followed: tuple[str, ...] = ()) -> tuple[dict, str]:
     """A file of ``config/<folder>``, laid on the one that its key ``extends`` names, and its path."""
+    valid_name = isinstance(name, str) and NAME.fullmatch(name)
     path = CONFIG / folder / f"{name}.yaml"
-    if not path.exists():
-        valid = sorted(p.stem for p in path.parent.glob("*.yaml"))
+    if not valid_name or not path.exists():
+        valid = sorted(p.stem for p in (CONFIG / folder).glob("*.yaml"))
         kind = folder.rstrip("s").replace("_", " ")
         raise ConfigError(
-            f"unknown {kind} {name!r} in the grid; valid (from {path.parent}/): {', '.join(valid)}"
+            f"unknown {kind} {name!r} in the grid; valid (from {CONFIG / folder}/): {', '.join(valid)}"
         )
     value = read_yaml(path)
     if "extends" not in value:
@@ -36,7 +37,8 @@ def _file(folder: str, name: str, followed: tuple[str, ...] = ()) -> tuple[dict,
     extended = value.pop("extends")
     if extended in (*followed, name):
         raise ConfigError(f"{path}: key 'extends' leads in a circle")
-    if not isinstance(extended, str) or not (CONFIG / folder / f"{extended}.yaml").exists():
+    known = isinstance(extended, str) and NAME.fullmatch(extended)
+    if not known or not (CONFIG / folder / f"{extended}.yaml").exists():
         valid = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ConfigError(f"{path}: key 'extends' names {extended!r}; valid: {valid}")
     return merged(_file(folder, extended, (*followed, name))[0], value), str(path)
@@ -82,13 +84,16 @@ def load_task(name: str) -> TaskConfig:
         raise ConfigError(f"{where}: key 'prompts': {path} does not exist")
     try:
         prompts = read_prompts(path)
-        rewards.get_class(task.proxy).check_prompts(prompts)
+        for name in task.rewards():
+            rewards.get_class(name).check_prompts(prompts)
     except ValueError as error:
         raise ConfigError(f"{where}: key 'prompts' ({path}): {error}") from None
     tags = {p["tag"] for p in prompts}
     for tag in task.tag_weights:
         if tag not in tags:
             raise ConfigError(f"{where}: key 'tag_weights.{tag}'; tags in {path}: {', '.join(sorted(tags))}")
+    if task.tag_weights and not any(task.tag_weights.values()):
+        raise ConfigError(f"{where}: key 'tag_weights' weighs every tag 0; valid: one above 0")
     return task
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from base_models.base import BaseModelConfig
-from core.settings import ConfigError, Settings, parse, read_yaml
+from core.settings import ConfigError, Name, Settings, parse, read_yaml
 from methods.maths.diversity import DIVERSITY
 from methods.maths.sde import STEPS
 
 SHARE = "share_of_run"
+MOST = 10**7  # of anything that is counted: a slip of the keyboard is not trained
 
 
 class TrainingConfig(Settings):
     """Everything about time and batches. Defaults stand in the task files, not here."""
 
-    iterations: int = Field(ge=0, description="rollout and update rounds; 0 keeps the base model")
-    prompts_per_iteration: int = Field(ge=1)
-    group_size: int = Field(ge=1, description="images per prompt and iteration")
-    gradient_steps: int = Field(ge=1, description="optimiser steps per iteration")
+    iterations: int = Field(ge=0, le=MOST, description="rollout and update rounds; 0 keeps the base model")
+    prompts_per_iteration: int = Field(ge=1, le=MOST)
+    group_size: int = Field(ge=1, le=MOST, description="images per prompt and iteration")
+    gradient_steps: int = Field(ge=1, le=MOST, description="optimiser steps per iteration")
     trained_steps: int = Field(ge=1, description="denoising steps per image that enter the loss")
     optimised_reward: Literal["proxy", "shuffled", "gold"] = Field(
         "proxy",
@@ -39,7 +40,7 @@ class TrainingConfig(Settings):
     sde_first: int = Field(ge=0, description="first stochastic denoising step; the steps outside are an ODE")
     sde_steps: int = Field(ge=1, description="number of stochastic denoising steps")
     same_initial_noise: bool = Field(description="all images of a group start from one noise")
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     ema_decay: float = Field(ge=0, lt=1, description="0 evaluates the live weights")
@@ -73,7 +74,9 @@ class TaskTraining(Settings):
     )
     features: str = Field(description="encoder of the diversity features")
     prompts: str = Field(description="training prompts, jsonl")
-    tag_weights: dict[str, float] = Field({}, description="share of each tag; empty: as in the file")
+    tag_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="share of each tag; empty: as in the file"
+    )
 
     def rewards(self) -> list[str]:
         """Every reward that a run may ask, the proxy first."""
@@ -96,7 +99,7 @@ class TaskConfig(TaskTraining):
 
     label: str
     proxy_metric: str = Field(description="metric that stands for the proxy in tables")
-    suites: list[str] = Field(min_length=1, description="evaluation suites; the first is the task's own")
+    suites: list[Name] = Field(min_length=1, description="evaluation suites; the first is the task's own")
     training: dict[str, Any] = {}
     base_model: dict[str, Any] = Field({}, description="settings of the base model that the task changes")
     real_data: str | None = Field(
@@ -111,7 +114,7 @@ class MethodFile(Settings):
     label: str
     algorithm: str = Field(description="file in methods/")
     source: str = Field(description="paper or repository it follows")
-    start_from: str | None = Field(
+    start_from: Name | None = Field(
         None, description="method whose trained adapter of the same base, task and seed this one starts from"
     )
     adapter_scale: float | None = Field(

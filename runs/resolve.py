@@ -174,6 +174,8 @@ def resolve_grid(config: dict) -> dict[str, RunConfig]:
         for method in row.methods:
             for seed in row.seeds:
                 run = resolve_run(row.base, row.task, method, seed, config, row)
+                if run.run in runs and runs[run.run] == run:
+                    raise ConfigError(f"grid row {number}: {run.run} stands in an earlier row as well")
                 if runs.setdefault(run.run, run) != run:
                     raise ConfigError(
                         f"grid row {number}: {run.run} stands in an earlier row with other settings; "

@@ -46,3 +46,18 @@ TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_
 def plural(shape: str) -> str:
     """``circle`` -> ``circles``; every shape of the world takes a plain s."""
     return shape + "s"
+
+
+def check_vocabulary(metadata: list[dict]) -> None:
+    """Raise ``ValueError`` for a prompt that asks for what no scene holds: prompt, key and what is valid."""
+    for prompt in metadata:
+        asked = [("background", prompt.get("background"), BACKGROUNDS)]
+        for item in [*prompt.get("include", []), *prompt.get("exclude", [])]:
+            asked += [("class", item["class"], SHAPES), ("color", item.get("color"), COLORS)]
+            asked.append(("position", (item.get("position") or [None])[0], RELATIONS))
+        asked.append(("sign.color", (prompt.get("sign") or {}).get("color"), COLORS))
+        for key, value, valid in asked:
+            if value is not None and value not in valid:
+                raise ValueError(
+                    f"prompt {prompt['prompt']!r}: {key} {value!r} is none of {', '.join(valid)}"
+                )

@@ -25,6 +25,7 @@ from core.command import run_command
 from core.settings import read_yaml
 from rewards.published import hub
 from runs.configuration import RunConfig
+from runs.main_config import check_main
 from workflow.plan import RESULTS, Plan, make_plan
 from workflow.readiness import Jobs, images_of, missing_base_models, needed_bytes, opened, plugins
 
@@ -231,6 +232,7 @@ def _estimate(arguments) -> None:
     config = read_yaml(Path("config/config.yaml"))
     for path in arguments.configfile:
         update_config(config, read_yaml(Path(path)))
+    config = check_main(config)
     counts, jobs = planned(arguments.configfile, arguments.target)
     names = " and ".join(arguments.configfile)
     title = f"Plan of {names} for {arguments.target}"

@@ -1,6 +1,8 @@
 # Resolves the grid when the workflow is read, so that bad input stops before the first job.
 import glob
 import os
+import re
+import shlex
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -14,11 +16,14 @@ from reporting import stored  # noqa: E402
 from reporting.tracking import database, default_uri, store_name  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from core.command import JOB_ENVIRONMENT  # noqa: E402
+from core.settings import NAME  # noqa: E402
+from runs.main_config import check_main  # noqa: E402
 from workflow import fork_server  # noqa: E402
 from workflow.plan import make_plan  # noqa: E402
 from workflow.readiness import Jobs, check_ready  # noqa: E402
 
 try:
+    config.update(check_main(config, workflow.configfiles))
     PLAN = make_plan(config)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
@@ -36,15 +41,33 @@ onstart:
         fork_server.start(JOB_ENVIRONMENT)
 
 
+def any_of(names):
+    """Regular expression of these names; they may hold dots."""
+    return "|".join(map(re.escape, names)) or "none"
+
+
 wildcard_constraints:
-    run="|".join(PLAN.trained) or "none",
+    run=any_of(PLAN.trained),
+    base=any_of(dict.fromkeys(row.base for row in PLAN.rows)),
+    task=any_of(PLAN.tasks),
     kind="synthetic|real",
+    set=NAME.pattern,
 
 
-shell.prefix(f"export {' '.join(f'{name}={value}' for name, value in JOB_ENVIRONMENT.items())}; ")
+def job_environment():
+    """What jobs export. ``python`` is the interpreter that runs snakemake, wherever PATH leads, unless each rule
+    has an environment of its own."""
+    own = (
+        "" if workflow.deployment_settings.deployment_method else shlex.quote(os.path.dirname(sys.executable))
+    )
+    path = [f'PATH={own}:"$PATH"'] if own else []
+    return " ".join([*(f"{name}={value}" for name, value in JOB_ENVIRONMENT.items()), *path])
 
 
-MADE = "|".join(PLAN.made) or "none"  # runs trained and evaluated here; the others come from a store
+shell.prefix(f"export {job_environment()}; ")
+
+
+MADE = any_of(PLAN.made)  # runs trained and evaluated here; the others come from a store
 
 
 def data_of(wildcards):

@@ -40,7 +40,7 @@ rule restore:
         runs=PLAN.stored,
         store=PLAN.store,
     shell:
-        "python -m reporting.stored restore {params.runs} --store {params.store} 2> {log}"
+        "python -m reporting.stored restore {params.runs:q} --store {params.store:q} 2> {log}"
 
 
 rule collect:
@@ -57,4 +57,4 @@ rule collect:
     params:
         folders=lambda wildcards, input: [os.path.dirname(path) for path in input.scores],
     shell:
-        "python -m reporting collect {params.folders} --out {output.scores} --out-images {output.images} 2> {log}"
+        "python -m reporting collect {params.folders:q} --out {output.scores} --out-images {output.images} 2> {log}"
