@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks import loops, overhead, rates, scaling
 from benchmarks.measuring import hardware
 from benchmarks.report import place, to_markdown, write
-from core.command import JOB_ENVIRONMENT, set_threads
+from core.command import JOB_ENVIRONMENT, count, set_threads, threads
 from training import provenance
 
 TASKS = ("ocr", "counting")
@@ -81,9 +81,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--grids", nargs="*", default=[], metavar="CONFIG", help="config files to run whole")
-    parser.add_argument("--cores", type=int, default=2, help="of the grids")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cores", type=count, default=2, help="of the grids")
+    parser.add_argument("--repeats", type=count, default=7)
+    parser.add_argument("--threads", type=threads, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()

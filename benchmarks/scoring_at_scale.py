@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from core.command import count
 from evaluation import images
 from evaluation.configuration import SuiteConfig
 from evaluation.score import CHUNK_BYTES, ScoredFile, score_files
@@ -96,19 +97,19 @@ def measure(count: int, side: int, per_prompt: int, chunk_bytes: int, folder: Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring_at_scale", description=__doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
-    parser.add_argument("--side", type=int, default=512, help="pixels")
-    parser.add_argument("--per-prompt", type=int, default=4)
+    parser.add_argument("--images", type=count, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--side", type=count, default=512, help="pixels")
+    parser.add_argument("--per-prompt", type=count, default=4)
     parser.add_argument(
-        "--chunk-bytes", type=int, default=CHUNK_BYTES, help="of images handed over at a time"
+        "--chunk-bytes", type=count, default=CHUNK_BYTES, help="of images handed over at a time"
     )
     parser.add_argument("--folder", type=Path, help="for the images, 7.9 GB for 10,000 of 512 px")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for count in arguments.images:
+    for images_in_all in arguments.images:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             measured = measure(
-                count, arguments.side, arguments.per_prompt, arguments.chunk_bytes, Path(folder)
+                images_in_all, arguments.side, arguments.per_prompt, arguments.chunk_bytes, Path(folder)
             )
         print(json.dumps(measured), flush=True)
 

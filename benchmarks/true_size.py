@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, 
 from benchmarks import rates
 from benchmarks.measuring import hardware
 from benchmarks.report import place, to_markdown, write
-from core.command import set_threads
+from core.command import count, set_threads, threads
 from core.files import replacing, write_text
 from pretraining.pipelines.tokenizers import build_clip_tokenizer, build_t5_tokenizer
 from runs.resolve import resolve_run
@@ -141,16 +141,16 @@ def main() -> int:
     parser.add_argument(
         "--method", choices=METHODS, default="grpo_kl_large", help="static KL runs the reference on every row"
     )
-    parser.add_argument("--images", type=int, default=24, help="of one group")
-    parser.add_argument("--micro-batch", type=int, default=6)
-    parser.add_argument("--size", type=int, default=512, help="pixels")
-    parser.add_argument("--steps", type=int, default=10, help="of the rollout")
+    parser.add_argument("--images", type=count, default=24, help="of one group")
+    parser.add_argument("--micro-batch", type=count, default=6)
+    parser.add_argument("--size", type=count, default=512, help="pixels")
+    parser.add_argument("--steps", type=count, default=10, help="of the rollout")
     parser.add_argument(
-        "--trained-steps", type=int, help="of those, in the update; default: all but the last"
+        "--trained-steps", type=count, help="of those, in the update; default: all but the last"
     )
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=count, default=3)
+    parser.add_argument("--threads", type=threads, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()

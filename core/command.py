@@ -7,6 +7,7 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Callable
 
 # Environment of the workflow's jobs: large temporary tensors go through the heap. Fresh pages from the system
 # cost 5 % of an iteration and a quarter of decoding many images at once (benchmarks/README.md).
@@ -50,6 +51,36 @@ def repeatable() -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.utils.deterministic.fill_uninitialized_memory = False  # of no use without a bug
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Type of an argument: a whole number in a range."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # which a number of thousands of digits is as well
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}; valid: a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+count = whole_number(1, 10**7)  # of images, steps, processes
+threads = whole_number(1, 1024)
+seed = whole_number(0, 2**32 - 1)
+
+
+def device(text: str) -> str:
+    """Type of an argument: where to compute."""
+    import torch
+
+    valid = ["cpu", *["cuda"] * torch.cuda.is_available()]
+    if text not in valid:
+        raise argparse.ArgumentTypeError(f"{text!r}; valid here: {', '.join(valid)}")
+    return text
 
 
 def default_device() -> str:

@@ -10,8 +10,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -55,6 +59,26 @@ def write_json(path: Path, value) -> None:
 
 def to_yaml(value) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file. Raises ``ValueError`` naming a file that is missing or none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it and start again") from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what ``replacing`` has left in a folder when its process was killed."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from core.command import run_command, set_threads
+from core.command import run_command, seed, set_threads
 from core.files import replacing
+from core.settings import ConfigError
 from didactic import grid, map_report, policy, report, theorem
 from didactic.configuration import load
 from didactic.experiment import run
@@ -19,6 +20,8 @@ from didactic.experiment import run
 def _run(arguments) -> None:
     set_threads(1)
     config = load(arguments.config)
+    if arguments.method not in config.rows:
+        raise ConfigError(f"unknown method {arguments.method!r}; valid: {', '.join(config.rows)}")
     base = policy.pretrain(arguments.seed)
     outcome = run(base, config.rows[arguments.method], config.setting, arguments.seed)
     with replacing(arguments.out) as temporary:
@@ -59,7 +62,7 @@ def main() -> int:
     single = commands.add_parser("run", help="one method and seed")
     single.set_defaults(call=_run)
     single.add_argument("--method", required=True)
-    single.add_argument("--seed", type=int, required=True)
+    single.add_argument("--seed", type=seed, required=True)
     many = commands.add_parser("report", help="table and figure of all runs")
     many.set_defaults(call=_report)
     many.add_argument("folders", type=Path, nargs="+")
@@ -67,7 +70,7 @@ def main() -> int:
     one.set_defaults(call=_map_run)
     one.add_argument("--grid", required=True, help="a key of map.grids")
     one.add_argument("--learning-rate", type=float, required=True)
-    one.add_argument("--seed", type=int, required=True)
+    one.add_argument("--seed", type=seed, required=True)
     whole = commands.add_parser("map-report", help="table and figure of the map")
     whole.set_defaults(call=_map_report)
     whole.add_argument("files", type=Path, nargs="+")
@@ -77,7 +80,7 @@ def main() -> int:
     exact.set_defaults(call=_theorem)
     exact.add_argument("--method", choices=theorem.LOSSES, required=True)
     exact.add_argument("--dimensions", type=int, choices=(1, 2), required=True)
-    exact.add_argument("--seed", type=int, required=True)
+    exact.add_argument("--seed", type=seed, required=True)
     drawn = commands.add_parser("theorem-report", help="table and figure of the distances")
     drawn.set_defaults(call=_theorem_report)
     drawn.add_argument("files", type=Path, nargs="+")

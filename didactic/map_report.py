@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from core.files import replacing
+from core.tables import read_table
 from didactic import checks, map_figure, mixture
 from didactic.configuration import MixtureConfig, jobs_of_map
 from didactic.grid import ANY, AXES
@@ -172,7 +173,7 @@ def _caption(scores: pd.DataFrame, checked: pd.DataFrame, config: MixtureConfig)
 
 def write(files: list[Path], config: MixtureConfig, out: Path) -> None:
     """``out/`` with scores.parquet (for the claims), settings.csv, table.csv, table.md and the figures."""
-    scores = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+    scores = pd.concat([read_table(path) for path in files], ignore_index=True)
     checked = checks.table(scores, config.map.lengths, config.checks)
     evidence = judged(scores, checked, config)
     found = summary(scores, evidence, config)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.files import replacing
+from core.tables import read_table
 from didactic import checks, mixture, theorem
 from didactic.configuration import MixtureConfig
 from reporting.statistics import bootstrap_interval
@@ -91,7 +92,7 @@ def with_checks(scores: pd.DataFrame, config: MixtureConfig) -> tuple[pd.DataFra
 def write(folders: list[Path], config: MixtureConfig, out: Path) -> None:
     """``out/`` with scores.parquet, table.csv, table.md and samples.png, .pdf (first seed)."""
     labels = {name: row.label for name, row in config.rows.items()}
-    scores = pd.concat([pd.read_parquet(folder / "scores.parquet") for folder in folders], ignore_index=True)
+    scores = pd.concat([read_table(folder / "scores.parquet") for folder in folders], ignore_index=True)
     first = scores["seed"].min()
     samples = {}
     for folder in folders:
@@ -111,7 +112,7 @@ def write(folders: list[Path], config: MixtureConfig, out: Path) -> None:
 
 def write_theorem(files: list[Path], out: Path) -> None:
     """``out/`` with distances.parquet, table.md and distances.png, .pdf: mean and range over seeds."""
-    rows = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+    rows = pd.concat([read_table(path) for path in files], ignore_index=True)
     lines = [[Text("method"), Text("dimensions"), Text("before"), Text("after")]]
     figure, panels = plt.subplots(1, rows["dimensions"].nunique(), figsize=(7, 3), layout="constrained")
     colors = dict(zip(theorem.LOSSES, ("#0072B2", "#D55E00"), strict=True))

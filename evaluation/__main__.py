@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from core.command import default_device, run_command, set_threads, start_quickly
+from core.command import default_device, device, run_command, set_threads, start_quickly, threads
 
 
 def _evaluate(arguments) -> None:
@@ -61,9 +61,9 @@ def main() -> int:
         command.add_argument(
             "--settings", type=Path, required=True, help="results/config/evaluation/<task>.yaml"
         )
-        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--threads", type=threads, default=1)
         if call is not _score:
-            command.add_argument("--device", help="default: the accelerator, if there is one")
+            command.add_argument("--device", type=device, help="default: the accelerator, if there is one")
         if call is not _sample:
             command.add_argument("--out", type=Path, help="default: scores.parquet of the folder")
             command.add_argument("--out-images", type=Path, help="scores of the single images")

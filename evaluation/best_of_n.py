@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from core.files import replacing
+from core.tables import write_table
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import Sampler, write_sheet
@@ -120,10 +120,8 @@ def evaluate_best_of_n(
     kl = {"suite": MODEL, "metric": KL, "value": best_of_n_kl(row.n), "n_images": len(row.prompts)}
     rows.append({**cell, **kl, "own": False, "role": "cost"})
     rows += [{**key, **cost} for cost in training_costs(folder, config)]
-    with replacing(out_images) as temporary:
-        pd.concat(single, ignore_index=True).to_parquet(temporary, index=False)
-    with replacing(out) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_parquet(temporary, index=False)
+    write_table(pd.concat(single, ignore_index=True), out_images)
+    write_table(pd.DataFrame(rows, columns=COLUMNS), out)
     if not settings.keep_images:
         row.chosen.unlink()
         row.candidates.unlink()

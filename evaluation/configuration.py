@@ -100,8 +100,8 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
         for key, bounds in {"counts": suite.counts, **suite.accuracy_by_count}.items():
             if bounds and not any(bounds[0] <= count_objects(p) <= bounds[1] for p in prompts):
                 raise ConfigError(
-                    f"{path}: suites.{name}: {key} is {list(bounds)}; no prompt of {suite.prompts} asks for so "
-                    "many objects"
+                    f"{path}: suites.{name}: {key} is {list(bounds)}; no prompt of {suite.prompts} asks "
+                    "for so many objects"
                 )
     return config
 

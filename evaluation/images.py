@@ -42,10 +42,14 @@ def _png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _writer(path: Path) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, SCHEMA, compression="none", write_page_checksum=True)
+
+
 def write(path: Path, pixels: Iterable[np.ndarray], *, k: int, suite: str, step: int, made_from: str) -> None:
     """``pixels``: images uint8 (H, W, 3), ``k`` of each prompt, of which no more than a few are held."""
     pixels, digest = iter(pixels), hashlib.sha256()
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="none") as writer:
+    with replacing(path) as temporary, _writer(temporary) as writer:
         for start in itertools.count(0, GROUP):
             group = list(itertools.islice(pixels, GROUP))
             if not group:
@@ -61,7 +65,7 @@ def write(path: Path, pixels: Iterable[np.ndarray], *, k: int, suite: str, step:
 
 def _opened(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise ImageFileError(f"{path} is missing: sample the run's images again") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -31,6 +31,7 @@ from evaluation.scores import DIFFUSION_LOSS, KL
 from processes.sampling import decode, sample_ode
 from runs.configuration import RunConfig
 from training.data import encode_scenes
+from training.provenance import check_file
 
 SHEET_PROMPTS = 8
 
@@ -163,6 +164,7 @@ def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device:
     def load(step: int) -> None:
         nonlocal loaded
         if loaded != step:
+            check_file(folder, steps[step] / ADAPTER_FILE)
             sampler.model.load_lora(steps[step])
             loaded = step
 

@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 
 import rewards
-from core.files import replacing
 from core.prompts import count_objects
 from core.prompts import read as read_prompts
+from core.tables import write_table
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import measures_file, planned
@@ -184,7 +184,5 @@ def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Pat
             rows.append({**key, **cell, "metric": metric, "role": role, **value})
             single.append(image_rows(config.run, file, metric, kept, values))
     rows += [{**key, **row} for row in _cost_rows(folder, config, settings)]
-    with replacing(out_images) as temporary:
-        pd.concat(single, ignore_index=True).to_parquet(temporary, index=False)
-    with replacing(out) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_parquet(temporary, index=False)
+    write_table(pd.concat(single, ignore_index=True), out_images)
+    write_table(pd.DataFrame(rows, columns=COLUMNS), out)

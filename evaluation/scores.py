@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from core.tables import read_table
 from methods.maths.diversity import DIVERSITY
 
 RUN = ["run", "base", "task", "method", "seed"]
@@ -129,11 +130,11 @@ def load(path: Path, images: Path | None = None, own_suites: Mapping[str, str] |
 
     ``own_suites``: task -> suite, for tables that were stored before they said which suite is the task's own.
     """
-    table = pd.read_parquet(path)
+    table = read_table(path)
     own = table["suite"] == table["task"].map(own_suites or {})
     if "own" in table:
         own = table["own"].where(table["own"].notna(), own).astype(bool)
-    return Scores(table.assign(own=own), {} if images is None else by_image(pd.read_parquet(images)))
+    return Scores(table.assign(own=own), {} if images is None else by_image(read_table(images)))
 
 
 def last_step(scores: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from core.command import run_command
 from core.files import replacing, write_text
 from core.settings import Settings, parse, read_yaml
+from core.tables import read_table
 from evaluation.scores import last_step
 from reporting.layout import Published, load_published
 from reporting.statistics import bootstrap_interval
@@ -163,7 +164,7 @@ def _parsed(model: type[BaseModel], path: Path) -> BaseModel:
 
 def _write(arguments) -> None:
     """``--out`` (Markdown) and the same with ``.csv``."""
-    parts = [pd.read_parquet(path) for path in arguments.scores]
+    parts = [read_table(path) for path in arguments.scores]
     table = check(
         pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(),
         _parsed(Recorded, arguments.settings),

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from core.files import replacing
 from core.settings import Settings, parse, read_yaml
+from core.tables import read_table, write_table
 from evaluation import scores as stored_scores
 from evaluation.scores import RUN, Scores
 
@@ -55,7 +55,7 @@ class Results:
         for row in self.scores.table[RUN].drop_duplicates().itertuples(index=False):
             path = self.run(row.run) / "history.parquet"
             if path.exists():
-                history = pd.read_parquet(path)
+                history = read_table(path)
                 parts.append(history.assign(**row._asdict()))
         return pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
 
@@ -66,7 +66,7 @@ class Results:
         return {run: json.loads((self.run(run) / "provenance.json").read_text()) for run in runs}
 
     def mixture_scores(self) -> pd.DataFrame | None:
-        return None if self.mixture is None else pd.read_parquet(self.mixture / "scores.parquet")
+        return None if self.mixture is None else read_table(self.mixture / "scores.parquet")
 
 
 def read(scores: Path, settings: Path, images: Path | None = None, mixture: Path | None = None) -> Results:
@@ -78,10 +78,8 @@ def read(scores: Path, settings: Path, images: Path | None = None, mixture: Path
 
 def collect(folders: list[Path], out: Path, out_images: Path) -> None:
     """One table of all runs' scores, ordered by run, step, suite and metric, and one of their images."""
-    table = pd.concat([pd.read_parquet(f / "scores.parquet") for f in folders], ignore_index=True)
+    table = pd.concat([read_table(f / "scores.parquet") for f in folders], ignore_index=True)
     table = table.sort_values(["run", "step", "suite", "metric"], kind="stable").reset_index(drop=True)
-    images = [pd.read_parquet(f / "image_scores.parquet") for f in folders]
-    with replacing(out_images) as temporary:
-        stored_scores.weighted(pd.concat(images, ignore_index=True)).to_parquet(temporary, index=False)
-    with replacing(out) as temporary:
-        table.to_parquet(temporary, index=False)
+    images = [read_table(f / "image_scores.parquet") for f in folders]
+    write_table(stored_scores.weighted(pd.concat(images, ignore_index=True)), out_images)
+    write_table(table, out)

@@ -20,8 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 from core.command import run_command
-from core.files import replacing, to_yaml, write_json
+from core.files import to_yaml, write_json
 from core.settings import ConfigError
+from core.tables import read_table, write_table
 from evaluation.scores import RUN
 from runs.configuration import load_run
 
@@ -36,8 +37,7 @@ def files() -> list[str]:
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")
+    write_table(table, path, compression="zstd")
 
 
 def hashes(store: Path) -> dict[str, str]:
@@ -45,7 +45,7 @@ def hashes(store: Path) -> dict[str, str]:
     path = Path(store) / RUNS
     if not path.exists():
         raise ConfigError(f"key 'stored_runs' is {str(store)!r}; valid: a folder that holds {RUNS}")
-    table = pd.read_parquet(path, columns=["run", "hash"])
+    table = read_table(path, columns=["run", "hash"])
     return dict(zip(table["run"], table["hash"], strict=True))
 
 
@@ -57,9 +57,9 @@ def _of_run(folder: Path) -> dict[str, pd.DataFrame]:
     key = {name: getattr(config, name) for name in RUN}
     return {
         "runs": pd.DataFrame([row]),
-        "scores": pd.read_parquet(folder / TABLES["scores"]),
-        "image_scores": pd.read_parquet(folder / TABLES["image_scores"]).assign(run=config.run),
-        "histories": pd.read_parquet(folder / TABLES["histories"]).assign(**key),
+        "scores": read_table(folder / TABLES["scores"]),
+        "image_scores": read_table(folder / TABLES["image_scores"]).assign(run=config.run),
+        "histories": read_table(folder / TABLES["histories"]).assign(**key),
     }
 
 
@@ -79,7 +79,7 @@ def keep(folders: Iterable[Path], store: Path) -> None:
     for name, parts in found.items():
         path, new = Path(store) / f"{name}.parquet", pd.concat(parts, ignore_index=True)
         if path.exists():
-            old = pd.read_parquet(path)
+            old = read_table(path)
             new = pd.concat([old[~old["run"].isin(set(new["run"]))], new], ignore_index=True)
         _write(new.sort_values("run", kind="stable"), path)
 
@@ -90,11 +90,11 @@ def restore(runs: list[str], store: Path, out: Path) -> None:
     Raises:
         ConfigError: the store does not hold a run.
     """
-    kept = pd.read_parquet(Path(store) / RUNS).set_index("run")
+    kept = read_table(Path(store) / RUNS).set_index("run")
     for run in runs:
         if run not in kept.index:
             raise ConfigError(f"{store} holds no run {run!r}; valid: {', '.join(kept.index)}")
-    tables = {name: pd.read_parquet(Path(store) / f"{name}.parquet") for name in TABLES}
+    tables = {name: read_table(Path(store) / f"{name}.parquet") for name in TABLES}
     for run in runs:
         for name, file in TABLES.items():
             table = tables[name][tables[name]["run"] == run]

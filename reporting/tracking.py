@@ -4,10 +4,6 @@ Training writes plain files and knows nothing of MLflow; this file is the only o
 inside functions. Logging is therefore a job of its own that may be repeated: a run that is logged again
 replaces its former entry, and the store holds exactly one active entry per run id.
 
-    python -m reporting.tracking init
-    python -m reporting.tracking log results/runs/RUN [RUN_DIR ...] [--done FILE]
-    python -m reporting.tracking ui [--port 5000]
-
 What goes where:
 
     run.yaml          parameters, nested keys joined by dots (`training.steps`)
@@ -33,12 +29,12 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 
+from core.command import run_command, whole_number
 from core.files import write_text
+from core.tables import read_table
 
 EXPERIMENT = "goodhart"
 RUN_TAG = "goodhart.run"  # the key of idempotency: its value is the run id
-VIEW = "scores"  # name of the saved table view that `ui` opens
-SHOWN_ROLES, SHOWN_COLUMNS = ("proxy", "gold", "unseen", "diversity"), 8  # what that view shows
 TAGGED = ("git", "hardware", "config_hash", "wall_seconds", "device_seconds")  # of provenance.json
 VALUE_LIMIT = 500  # characters of a parameter or tag; longer values are cut, run.yaml keeps them whole
 NAME_LIMIT = 250  # MLflow's limit on names
@@ -63,11 +59,11 @@ def log_run(run_dir: Path, scores: pd.DataFrame | None, tracking_uri: str, exper
     provenance = flatten(json.loads(provenance_file.read_text()))
     run = config["run"]
     if scores is None and (run_dir / "scores.parquet").exists():
-        scores = pd.read_parquet(run_dir / "scores.parquet")
+        scores = read_table(run_dir / "scores.parquet")
     # Times come from the run, not from the moment of logging: logging again changes nothing.
     end = round(provenance_file.stat().st_mtime * 1000)
     start = end - round(1000 * float(provenance.get("wall_seconds") or 0))
-    metrics = run_metrics(run, pd.read_parquet(run_dir / "history.parquet"), scores)
+    metrics = run_metrics(run, read_table(run_dir / "history.parquet"), scores)
     params = {metric_name(key): text(value) for key, value in flatten(config).items()}
     artifacts = [run_dir / "run.yaml", provenance_file, *sorted(run_dir.glob("*.png"))]
 
@@ -234,69 +230,41 @@ def run_tags(run: str, provenance: dict[str, Any]) -> dict[str, str]:
     return tags
 
 
-def save_view(client: Any, experiment_id: str) -> None:
-    """Save a table view that shows the score columns; without one MLflow's table shows no metric at all.
-
-    It is the experiment tag that the page's own Share button writes: column ids in order, widths in pixels.
-    """
-    keys = {key for run in client.search_runs([experiment_id], max_results=200) for key in run.data.metrics}
-    shown = [key for role in SHOWN_ROLES for key in sorted(keys) if key.startswith(f"{role}/")]
-    columns = [f"metrics.`{key}`" for key in shown[:SHOWN_COLUMNS]]
-    name = "attributes.`Run Name`"
-    state = {
-        "selectedColumns": columns,
-        "columnOrder": [name, "runDateAndNestInfo", "duration", *columns],
-        "columnWidths": {name: 310, "runDateAndNestInfo": 150, "duration": 90} | dict.fromkeys(columns, 180),
-    }
-    client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{VIEW}", json.dumps(state))
+def _init(arguments) -> None:
+    print(init_store(arguments.tracking_uri, arguments.experiment))
 
 
-def serve(tracking_uri: str, experiment: str, port: int) -> None:
-    """Print the address of the table of runs and become MLflow's server on 127.0.0.1; does not return."""
-    with store_lock(tracking_uri):
-        client, experiment_id = open_store(tracking_uri, experiment)
-        save_view(client, experiment_id)
-    path = database(tracking_uri)
-    if path is None:
-        sys.exit(f"{tracking_uri} is not a sqlite file: open the page of its own server")
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # a second process for features not used here
-    page = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
-    print(f"http://127.0.0.1:{port}{page}", flush=True)
-    # fmt: off
-    command = [
-        sys.executable, "-m", "mlflow", "server",
-        "--backend-store-uri", f"sqlite:///{path}",
-        "--artifacts-destination", str(path.parent / "mlartifacts"),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+def _log(arguments) -> None:
+    ids = [
+        log_run(run_dir, None, arguments.tracking_uri, arguments.experiment) for run_dir in arguments.run_dir
     ]
-    # fmt: on
-    os.execv(command[0], command)
+    if arguments.done:
+        write_text(arguments.done, "".join(f"{run_id}\n" for run_id in ids))
 
 
-def main(argv: list[str] | None = None) -> None:
+def _ui(arguments) -> None:
+    from reporting.tracking_page import serve  # which needs what is above
+
+    serve(arguments.tracking_uri, arguments.experiment, arguments.port)
+
+
+def main(argv: list[str] | None = None) -> int:
     """The command line described at the top of this file."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--tracking-uri", default=default_uri(), help="default: %(default)s")
     common.add_argument("--experiment", default=EXPERIMENT)
     parser = argparse.ArgumentParser(prog="python -m reporting.tracking", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("init", parents=[common], help="create the database and the experiment")
+    commands = parser.add_subparsers(required=True)
+    init = commands.add_parser("init", parents=[common], help="create the database and the experiment")
     log = commands.add_parser("log", parents=[common], help="log finished runs")
     log.add_argument("run_dir", nargs="+", type=Path)
     log.add_argument("--done", type=Path, metavar="FILE", help="written last: one MLflow run id per line")
     ui = commands.add_parser("ui", parents=[common], help="browse the runs on 127.0.0.1")
-    ui.add_argument("--port", type=int, default=5000)
-    args = parser.parse_args(argv)
-
-    if args.command == "init":
-        print(init_store(args.tracking_uri, args.experiment))
-    elif args.command == "ui":
-        serve(args.tracking_uri, args.experiment, args.port)
-    else:
-        ids = [log_run(run_dir, None, args.tracking_uri, args.experiment) for run_dir in args.run_dir]
-        if args.done:
-            write_text(args.done, "".join(f"{run_id}\n" for run_id in ids))
+    ui.add_argument("--port", type=whole_number(1, 65_535), default=5000)
+    for command, call in ((init, _init), (log, _log), (ui, _ui)):
+        command.set_defaults(call=call)
+    return run_command(parser.parse_args(argv))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

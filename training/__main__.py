@@ -9,7 +9,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from core.command import default_device, run_command, set_threads, start_quickly
+from core.command import count, default_device, device, run_command, set_threads, start_quickly, threads
 
 
 def _run(arguments) -> None:
@@ -75,13 +75,13 @@ def main() -> int:
     data.add_argument("--base", required=True)
     data.add_argument("--task", required=True)
     data.add_argument("--kind", choices=("synthetic", "real"), required=True)
-    data.add_argument("--per-prompt", type=int, default=2)
-    data.add_argument("--batch", type=int, default=64, help="images per forward pass")
+    data.add_argument("--per-prompt", type=count, default=2)
+    data.add_argument("--batch", type=count, default=64, help="images per forward pass")
     data.add_argument("--out", type=Path, required=True)
     data.set_defaults(call=_data)
     for command in (run, data):
-        command.add_argument("--threads", type=int, default=1)
-        command.add_argument("--device", default=default_device())
+        command.add_argument("--threads", type=threads, default=1)
+        command.add_argument("--device", type=device, default=default_device())
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     return run_command(arguments)

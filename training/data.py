@@ -6,6 +6,7 @@ them. Both hold every training prompt of the task the same number of times.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from base_models.base import BaseModel
-from core.files import replacing, sort_metadata, write_text
+from core.files import read_tensors, replacing, sort_metadata, write_text
 from core.seeding import generator, seed_of
+from core.tables import damaged
 from processes.sampling import noise, sample_ode
 from scenes.renderer import render
 from training.prompts import PromptSet
@@ -93,7 +95,7 @@ def save_in_parts(
             bar.update()
     ranks.wait()
     if ranks.main:
-        latents = torch.cat([load_file(file(number))["latents"] for number in range(count)])
+        latents = torch.cat([read_tensors(file(number))["latents"] for number in range(count)])
         save(path, latents, prompts, per_prompt)
         shutil.rmtree(folder)
     ranks.wait()
@@ -118,23 +120,33 @@ def real_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, batch: i
 
 def save(path: Path, latents: torch.Tensor, prompts: PromptSet, per_prompt: int) -> None:
     captions = [p["prompt"] for p in prompts.prompts]
-    metadata = {"captions": json.dumps(captions), "per_prompt": str(per_prompt)}
+    latents = latents.cpu().contiguous()
+    metadata = {"captions": json.dumps(captions), "per_prompt": str(per_prompt), "sha256": _digest(latents)}
     with replacing(path) as temporary:
-        save_file({"latents": latents.cpu().contiguous()}, temporary, metadata)
+        save_file({"latents": latents}, temporary, metadata)
         sort_metadata(temporary)
+
+
+def _digest(latents: torch.Tensor) -> str:
+    return hashlib.sha256(latents.contiguous().numpy().tobytes()).hexdigest()
 
 
 class DataSet:
     """Data latents by prompt index."""
 
     def __init__(self, path: Path, prompts: PromptSet):
-        with safe_open(path, "pt") as stream:
-            metadata = stream.metadata()
+        try:
+            with safe_open(path, "pt") as stream:
+                metadata = stream.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            raise damaged(path, error) from None
         captions = [p["prompt"] for p in prompts.prompts]
-        if json.loads(metadata["captions"]) != captions:
+        if json.loads(metadata.get("captions", "null")) != captions:
             raise ValueError(f"{path} was made for other prompts; delete it and run again")
         self.per_prompt = int(metadata["per_prompt"])
-        self.latents = load_file(path)["latents"]
+        self.latents = read_tensors(path)["latents"]
+        if metadata.get("sha256") != _digest(self.latents):
+            raise damaged(path, "its latents have another checksum")
 
     def draw(self, prompt_index: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """One latent for each prompt index (M,) -> (M, ...)."""

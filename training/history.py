@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.files import replacing
+from core.tables import write_table
 
 
 class History:
@@ -34,5 +34,4 @@ class History:
     def save(self, path: Path) -> None:
         table = pd.DataFrame(self.rows, columns=["step", "name", "value"])
         table = table.astype({"step": "int64", "name": "str", "value": "float64"})
-        with replacing(path) as temporary:
-            table.to_parquet(temporary, index=False)
+        write_table(table, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import resource
@@ -11,6 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from base_models.base import ADAPTER_FILE
+from core.files import sha256
+from core.tables import damaged
 
 PACKAGES = (
     "torch",
@@ -23,6 +28,20 @@ PACKAGES = (
     "scipy",
     "onnxruntime",
 )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of what a finished run leaves for others to read, by its path in the run's folder."""
+    kept = [*folder.glob(f"**/{ADAPTER_FILE}"), folder / "history.parquet"]
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(kept)}
+
+
+def check_file(folder: Path, path: Path) -> None:
+    """Raise ``DamagedFile`` where a file of a run is not the one that the run has left there."""
+    recorded = json.loads((folder / "provenance.json").read_text()).get("files", {})
+    expected = recorded.get(str(path.relative_to(folder)))
+    if expected is not None and (not path.exists() or sha256(path) != expected):
+        raise damaged(path, "not the file that the run has left")
 
 
 def git_state(beside: str | None = None) -> dict[str, str | bool | None]:

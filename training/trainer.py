@@ -13,7 +13,8 @@ from tqdm import tqdm
 import methods
 import processes
 from base_models import open_base_model
-from core.files import replacing, write_json
+from base_models.base import ADAPTER_FILE
+from core.files import remove_leftovers, replacing, write_json
 from core.finite import check_finite
 from core.seeding import seed_of
 from core.settings import ConfigError
@@ -44,6 +45,8 @@ class Trainer:
         start = self.folder.parent / config.start.run if config.start else None
         if start and load_run(start).hash != config.start.hash:
             raise ConfigError(f"{start} holds another configuration than the one this run was resolved for")
+        if start:
+            provenance.check_file(start, start / "adapter" / ADAPTER_FILE)
         torch.manual_seed(seed_of("adapter", config.seed))  # LoRA's A matrices
         self.model = open_base_model(config.base_model, self.ranks.device)
         algorithm = methods.get(config.algorithm)
@@ -160,6 +163,9 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the newest checkpoint of the same configuration; other checkpoints are dropped."""
+        if self.ranks.main:
+            for folder in (self.folder, self.folder / "checkpoint", self.folder / "snapshots"):
+                remove_leftovers(folder)
         found = checkpoint.load_latest(self.folder / "checkpoint")
         self.ranks.wait()  # before the first one may write
         if found is None or found[1]["hash"] != self.config.hash:
@@ -188,6 +194,7 @@ class Trainer:
         write_json(
             self.folder / "provenance.json",
             {
+                "files": provenance.digests(self.folder),
                 "run": self.config.run,
                 "seed": self.config.seed,
                 "config_hash": self.config.hash,

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.command import count, threads, whole_number
 from workflow.job import announce, become
 
 # Set by srun in every task: this node's number, and the address srun was called from: the first node's.
@@ -88,12 +89,12 @@ def free_port() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.launch", description=__doc__.splitlines()[0])
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job")
+    parser.add_argument("--gpus", type=whole_number(0, 10_000), default=0, help="GPUs of the job")
     parser.add_argument(
         "--processes", type=int, default=0, help="default: one per GPU, at least one per node"
     )
-    parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="processor threads of one node")
+    parser.add_argument("--nodes", type=count, default=1)
+    parser.add_argument("--threads", type=threads, default=1, help="processor threads of one node")
     parser.add_argument("--port", type=int, help="for one node's part of a job: where all processes meet")
     parser.add_argument("arguments", nargs="+", help="of python -m training, behind --")
     given = parser.parse_args()

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from core.command import threads
 from core.files import replacing
 from pretraining.pipelines import autoencoder, data, denoiser
 from pretraining.pipelines.recipe import Recipe
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--autoencoder", type=Path, help="use this trained one instead of training it")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=threads, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the steps and scenes, for a trial")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

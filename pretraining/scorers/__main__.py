@@ -10,6 +10,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from core.command import threads
 from core.files import replacing, write_json
 from pretraining.scorers import train
 from pretraining.scorers.decoded import load_generated
@@ -20,7 +21,7 @@ from rewards.weights import RESOURCES
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pretraining.scorers", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and scorers.json")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    parser.add_argument("--threads", type=threads, default=1, help="CPU threads of torch")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training lengths")
     parser.add_argument("--generated", type=Path, help="images of the base model (decoded.save_generated)")
     parser.add_argument(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from base_models import open_base_model
+from core.command import threads
 from core.seeding import generator
 from pretraining.pipelines.data import EVERYTHING, training_prompts
 from pretraining.scorers.decoded import save_generated
@@ -21,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pretraining.scorers.generate", description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="folder of the tiny pipeline")
     parser.add_argument("--out", type=Path, required=True, help=".npz file")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=threads, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = load_base_model("tiny-sd3").model_copy(update={"path": str(arguments.base)})

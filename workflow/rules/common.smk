@@ -134,6 +134,22 @@ def base_scores():
     return expand("results/runs/{run}/scores.parquet", run=PLAN.base_runs())
 
 
+STORE = default_uri()  # MLFLOW_TRACKING_URI names it
+LOGGED = (
+    f"results/mlflow/{store_name(STORE)}"  # a store has its own marks, so that another one is filled as well
+)
+
+
+def store_file(flag):
+    """The database, where the store is a file: one that was deleted is made and filled again."""
+    path = database(STORE)
+    return [] if path is None else [flag(os.path.relpath(path))]
+
+
+def mlflow_ids():
+    return expand(f"{LOGGED}/{{run}}.id", run=PLAN.runs)
+
+
 MIXTURE = "config/gaussian_mixture.yaml"
 
 
