@@ -68,8 +68,11 @@ def batches(
 ) -> Iterator[Batch]:
     """All rows of a gradient step; a forward pass takes at most ``micro_batch`` states and as many data rows.
 
-    Where the rollout's graph was kept and the policy has not moved, it stands for a forward pass.
+    Where the rollout's graph was kept and the policy has not moved, it stands for a forward pass. A rank
+    without rows has no batch.
     """
+    if not len(rows) and rows.data is None:
+        return
     wanted = rows.referenced(needs.reference).cpu()
     reference = reference_velocities(policies, rows, wanted, micro_batch) if wanted.any() else None
     parts = forward_passes(rows, micro_batch)

@@ -216,7 +216,7 @@ def shared_velocity(
     first, state_of = distinct(rows.state)
     states = rows[first].inputs()
     if data is None:
-        return velocity(states)[state_of], None
+        return (velocity(states) if len(first) else states.x)[state_of], None
     of_states, of_data = velocity(states.followed_by(data.inputs())).tensor_split([len(first)])
     return of_states[state_of], of_data
 

@@ -1,8 +1,10 @@
 """Rewards in processes and environments of their own."""
 
 import http.client
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ import transformers
 import rewards
 from rewards.base import RewardError
 from rewards.service import client, environment, wire
-from rewards.service.client import IsolatedReward
+from rewards.service.client import IsolatedReward, ServiceDown
 from tests.isolated_rewards import Bright, Crashing, Unloadable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,11 +169,57 @@ def test_the_service_listens_on_loopback_only_and_refuses_what_is_no_message(bri
     assert not any(
         address.endswith(f":{port}") for address in listening if not address.startswith("0100007F")
     )
-    for body in (b"", b"\x80\x04pickle", wire.pack(torch.zeros(2, 3, 8, 8), ["one"], [{}])):
+    image = torch.zeros(1, 3, 8, 8)
+    whole = wire.pack(image, ["one"], [{}])
+    token, path = {"Authorization": f"Bearer {bright._token}"}, "/score"
+
+    def ask(body: bytes, headers: dict, path: str = path) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", bright._port, timeout=60)
-        connection.request("POST", "/score", body)
-        assert connection.getresponse().status == 400
+        connection.request("POST", path, body, headers)
+        status = connection.getresponse().status
         connection.close()
+        return status
+
+    assert ask(whole, token) == 200
+    for body in (b"", b"\x80\x04pickle", wire.pack(torch.zeros(2, 3, 8, 8), ["one"], [{}])):
+        assert ask(body, token) == 400
+    for prompts in (None, 5, "one", [5], [None]):
+        assert ask(wire.pack(image, prompts, [{}]), token) == 400
+    for metadata in (None, [5], {"a": 1}):
+        assert ask(wire.pack(image, ["one"], metadata), token) == 400
+    nested = whole.replace(json.dumps(["one"]).replace('"', '\\"').encode(), b"[" * 7)
+    assert nested != whole and ask(nested, token) == 400
+    assert ask(whole, {}) == ask(whole, {"Authorization": "Bearer no"}) == 401
+    assert ask(whole, {**token, "Host": "example.org"}) == 403
+    assert ask(whole, token, "/other") == 404
+    for length, status in (
+        ("abc", 400),
+        ("-1", 400),
+        ("1" * 5000, 400),
+        ("\u0663", 400),
+        (str(1 << 31), 413),
+    ):
+        assert raw(bright, f"Content-Length: {length}\r\n") == status
+    assert bright(image, ["still there"], [{}]).shape == (1,)
+
+
+def raw(reward, headers: str) -> int:
+    """Status of a request that no library would send."""
+    with socket.create_connection(("127.0.0.1", reward._port), timeout=60) as connection:
+        start = f"POST /score HTTP/1.1\r\nHost: 127.0.0.1:{reward._port}\r\n"
+        connection.sendall(f"{start}Authorization: Bearer {reward._token}\r\n{headers}\r\n".encode())
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+def test_a_score_that_hangs_blocks_no_other(bright):
+    image = torch.zeros(1, 3, 8, 8)
+    bright(image, ["a cup"], [{}])
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(bright._ask, "POST", "/score", wire.pack(image, ["hang"], [{}]), 3)
+        time.sleep(0.3)
+        assert bright._ask("POST", "/score", wire.pack(image, ["a cup"], [{}]), 2)["scores"] == [0]
+        with pytest.raises(ServiceDown):
+            hanging.result()
 
 
 def test_a_message_survives_the_wire():

@@ -140,8 +140,11 @@ def test_sets_without_overlap_pass(monkeypatch, capsys):
     "text, message",
     [
         (None, "neither a file nor a prompt set; sets: counting_test"),
-        ('{"prompt": "x"}\n', "set.jsonl, line 1: not a prompt"),
-        ('{"tag": "a", "prompt": "x", "include": [{"class": "cow"}]}\n', "set.jsonl: prompt 1 .*'count'"),
+        ('{"prompt": "x"}\n', "set.jsonl, line 1: key 'tag' is missing"),
+        (
+            '{"tag": "a", "prompt": "x", "include": [{"class": "cow"}]}\n',
+            "set.jsonl, line 1: key 'include.0.count' is missing",
+        ),
     ],
 )
 def test_what_is_no_prompt_set_is_named(tmp_path, text, message):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import secrets
 import selectors
 import subprocess
 import threading
@@ -39,7 +41,7 @@ class IsolatedReward(Reward):
         self._variables = _environment()  # here: a thread that scores does not know its process's GPU
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
-        self._port = 0
+        self._port, self._token = 0, ""
 
     def score(self, images, prompts, metadata):
         scores: list[float] = []
@@ -82,12 +84,16 @@ class IsolatedReward(Reward):
             raise RewardError(f"reward {self.name!r}: {error}") from None
         self._process = subprocess.Popen(
             [python, "-m", "rewards.service.server", f"{self.reward.__module__}:{self.reward.__name__}"],
-            stdin=subprocess.PIPE,  # closes with this process, however it ends
+            stdin=subprocess.PIPE,  # for the token; closes with this process, however it ends
             stdout=subprocess.PIPE,
             cwd=ROOT,
             env=self._variables,
         )
         weakref.finalize(self, _end, self._process)
+        self._token = secrets.token_hex()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the announcement says so
+            self._process.stdin.write(f"{self._token}\n".encode())
+            self._process.stdin.flush()
         self._port = self._announced()
 
     def _announced(self) -> int:
@@ -108,7 +114,8 @@ class IsolatedReward(Reward):
     def _ask(self, method: str, path: str, body: bytes | None, timeout: float) -> dict:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/octet-stream"})
+            headers = {"Content-Type": "application/octet-stream", "Authorization": f"Bearer {self._token}"}
+            connection.request(method, path, body, headers)
             reply = connection.getresponse()
             content = json.loads(reply.read())
         except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:

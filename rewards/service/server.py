@@ -1,21 +1,28 @@
 """The service: one reward behind HTTP on 127.0.0.1, on a free port, for as long as its starter lives.
 
-The first line on standard output is JSON: {"port": ...} when the reward is loaded, {"error": ...} when it
-cannot be. Standard input is the leash: when its other end closes, for whatever reason, the service ends.
+The first line on standard input is a token, which every request must bear: other users of the machine reach
+the loopback interface too. Then standard input is the leash: when its other end closes, for whatever reason,
+the service ends. The first line on standard output is JSON: {"port": ...} when the reward is loaded,
+{"error": ...} when it cannot be.
 
     GET  /health  -> {"reward": name, "transformers": version}
     POST /score   <- the message of ``rewards.service.wire``  -> {"scores": [...]}
-    Errors: {"error": text} with 400 for a message that is wrong, 500 for a reward that fails.
+    Errors: {"error": text} with 400 for a message that is wrong, 401 without the token, 413 for one that is
+    too large, 500 for a reward that fails, 503 where too much is under way.
 """
 
 from __future__ import annotations
 
 import argparse
+import hmac
 import importlib
 import json
 import os
+import re
 import sys
 import threading
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 
@@ -24,35 +31,85 @@ import torch
 from rewards.base import Reward
 from rewards.service import wire
 
-LARGEST = 1 << 30  # bytes of a request
+SHORTEST = 32  # characters of a token
+LARGEST = 1 << 26  # bytes of a request; the client's 16 images of 1024 px take 50 MB
+SILENCE = 30  # seconds that a client may say nothing
+TRANSFER = 120  # seconds in which a request must have come
+CONNECTIONS = 16  # at a time
+SCORES = 4  # at a time, so that one that hangs blocks no other
+PATIENCE = 60  # seconds that a request waits for its turn
+
+
+class Refused(Exception):
+    """A request that is not served: HTTP status and reason."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers for ``server.reward``; one request at a time reaches the model."""
+    """Answers for ``server.reward``."""
 
     protocol_version = "HTTP/1.1"
+    timeout = SILENCE  # of the socket
 
     def do_GET(self) -> None:
-        if self.path != "/health":
-            return self._reply(404, {"error": f"no such page: {self.path}"})
-        self._reply(200, {"reward": self.server.reward.name, "transformers": version("transformers")})
+        self._answer(self._health)
 
     def do_POST(self) -> None:
-        size = int(self.headers.get("Content-Length", -1))
-        if self.path != "/score" or not 0 <= size <= LARGEST:
+        self._answer(self._score)
+
+    def _answer(self, page: Callable[[], dict]) -> None:
+        """Every request has an answer, whatever is wrong with it."""
+        try:
+            self._check_sender()
+            self._reply(200, page())
+        except Refused as error:
             self.close_connection = True
-            return self._reply(400, {"error": f"POST to /score with at most {LARGEST} bytes, not {size}"})
-        try:
-            images, prompts, metadata = wire.unpack(self.rfile.read(size))
+            self._reply(error.args[0], {"error": error.args[1]})
         except wire.WireError as error:
-            return self._reply(400, {"error": str(error)})
-        try:
-            with self.server.lock, torch.inference_mode():
-                scores = self.server.reward.score(images, prompts, metadata)
-            self._reply(200, {"scores": scores.tolist()})
+            self._reply(400, {"error": str(error)})
         except Exception as error:  # any failure of the model is the client's to report
             self.log_error("%s: %s", type(error).__name__, error)
+            self.close_connection = True
             self._reply(500, {"error": f"{type(error).__name__}: {error}"})
+
+    def _check_sender(self) -> None:
+        given = self.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
+            raise Refused(401, "a request must bear the service's token")
+        port = self.server.server_address[1]
+        if self.headers.get("Host") not in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            raise Refused(403, "the service answers on the loopback interface alone")  # no page of a browser
+
+    def _health(self) -> dict:
+        if self.path != "/health":
+            raise Refused(404, f"no such page: {self.path[:80]}")
+        return {"reward": self.server.reward.name, "transformers": version("transformers")}
+
+    def _score(self) -> dict:
+        if self.path != "/score":
+            raise Refused(404, f"no such page: {self.path[:80]}")
+        images, prompts, metadata = wire.unpack(self._body())
+        if not self.server.scoring.acquire(timeout=PATIENCE):
+            raise Refused(503, f"{SCORES} requests are being scored")
+        try:
+            with torch.inference_mode():
+                return {"scores": self.server.reward.score(images, prompts, metadata).tolist()}
+        finally:
+            self.server.scoring.release()
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,12}", length, re.ASCII) or "Transfer-Encoding" in self.headers:
+            raise Refused(400, "Content-Length must be the number of bytes")
+        if int(length) > LARGEST:
+            raise Refused(413, f"a request has at most {LARGEST} bytes")
+        parts, left, end = [], int(length), time.monotonic() + TRANSFER
+        while left:
+            part = self.rfile.read1(min(left, 1 << 20))
+            if not part or time.monotonic() > end:
+                raise Refused(400, f"{left} of {length} bytes have not come")
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
 
     def _reply(self, status: int, content: dict) -> None:
         body = json.dumps(content).encode()
@@ -66,11 +123,33 @@ class Handler(BaseHTTPRequestHandler):
         """Only errors are worth a line."""
 
 
-def serve(reward: Reward, announce) -> None:
+class Server(ThreadingHTTPServer):
+    """A bounded number of connections, each with a thread of its own."""
+
+    daemon_threads = True
+
+    def __init__(self, reward: Reward, token: str):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.reward, self.token = reward, token
+        self.scoring = threading.BoundedSemaphore(SCORES)
+        self.connections = threading.BoundedSemaphore(CONNECTIONS)
+
+    def process_request(self, request, client_address):
+        if self.connections.acquire(blocking=False):
+            return super().process_request(request, client_address)
+        request.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request, client_address):
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.release()
+
+
+def serve(reward: Reward, token: str, announce) -> None:
     """Serve until standard input closes. ``announce`` gets the port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.reward, server.lock = reward, threading.Lock()
+    server = Server(reward, token)
 
     def wait_for_end() -> None:
         sys.stdin.buffer.read()
@@ -97,12 +176,15 @@ def main(arguments: list[str] | None = None) -> None:
     def announce(content: dict) -> None:
         print(json.dumps(content), file=first, flush=True)
 
+    token = sys.stdin.buffer.readline().decode().strip()
+    if len(token) < SHORTEST:
+        parser.error(f"the first line of standard input must be a token of at least {SHORTEST} characters")
     try:
         reward = load(options.reward)
     except Exception as error:
         announce({"error": f"{type(error).__name__}: {error}"})
         raise
-    serve(reward, announce)
+    serve(reward, token, announce)
 
 
 if __name__ == "__main__":

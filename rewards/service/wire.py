@@ -28,10 +28,13 @@ def unpack(message: bytes) -> tuple[torch.Tensor, list[str], list[dict]]:
         length = int.from_bytes(message[:8], "little")  # safetensors: the header's size, then the header
         header = json.loads(message[8 : 8 + length])["__metadata__"]
         prompts, metadata = json.loads(header["prompts"]), json.loads(header["metadata"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise WireError(f"not a safetensors message with images, prompts and metadata: {error}") from None
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise WireError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    for name, values, kind in (("prompts", prompts, str), ("metadata", metadata, dict)):
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+            raise WireError(f"{name} must be a list of {'texts' if kind is str else 'mappings'}")
     if not len(images) == len(prompts) == len(metadata):
         raise WireError(f"{len(images)} images, {len(prompts)} prompts, {len(metadata)} metadata")
     return images.float() / 255, prompts, metadata
