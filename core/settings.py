@@ -46,12 +46,15 @@ class Settings(BaseModel):
 
 
 def _holds_boolean(value: object) -> bool:
-    return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(map(_holds_boolean, value)))
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, bool) or any(map(_holds_boolean, inner))
 
 
 def _admits(annotation: object, wanted: type) -> bool:
-    """Whether a type is ``wanted``, anything, or has it among its parts."""
-    if annotation in (wanted, Any) or isinstance(annotation, TypeVar):
+    """Whether a type is ``wanted``, anything, settings that check themselves, or has one among its parts."""
+    if annotation in (wanted, Any, dict) or isinstance(annotation, TypeVar):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return True
     parts = typing.get_args(annotation)
     return any(isinstance(part, wanted) or _admits(part, wanted) for part in parts)

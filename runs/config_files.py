@@ -122,7 +122,12 @@ def load_method(name: str) -> MethodFile:
 
 def weights_of(base: BaseModelConfig, task: TaskConfig) -> dict[str, str]:
     """Recorded sha256 of the shipped files that a run reads, and commits of its rewards' hub repositories."""
-    recorded = read_checksums(RESOURCES)
+    try:
+        recorded = read_checksums(RESOURCES)
+    except (
+        ValueError
+    ):  # to be made again; what reads weights says so before it starts (workflow/readiness.py)
+        recorded = {}
     prefixes = (
         [str(Path(base.path).relative_to(RESOURCES))] if Path(base.path).is_relative_to(RESOURCES) else []
     )

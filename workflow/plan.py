@@ -21,8 +21,7 @@ from evaluation.configuration import (
 from reporting import stored
 from reporting.base_check import Recorded
 from reporting.results import OwnSuite, RenderingSettings
-from rewards.weights import verify
-from runs.config_files import RESOURCES, load_base_model, load_method, load_task
+from runs.config_files import load_base_model, load_method, load_task
 from runs.configuration import RunConfig, TaskConfig
 from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs
 from training.image_folder import METADATA
@@ -165,7 +164,6 @@ def make_plan(config: dict) -> Plan:
     check_instrument()
     check_claims()
     check_tables(config["tables"])
-    verify(RESOURCES, sorted({name for run in runs.values() for name in run.weights}))
     rendering = rendering_settings(config, evaluation)
     recorded = expected_base(evaluation, rendering.bases)
     settings = {

@@ -18,6 +18,8 @@ import rewards
 from core.settings import ConfigError
 from rewards.features import get_features_class
 from rewards.published import hub
+from rewards.weights import read_checksums, verify
+from runs.config_files import RESOURCES
 from runs.configuration import RunConfig
 from training.image_folder import ImageFolder
 from workflow.plan import RESULTS, Plan
@@ -104,11 +106,20 @@ def plugins(plan: Plan, jobs: Jobs) -> list[type]:
 
 
 def missing_weights(plan: Plan, jobs: Jobs) -> list[str]:
-    try:
-        hub.check(plugins(plan, jobs))
-    except ValueError as error:
-        return [str(error)]
-    return []
+    """Weights from a hub that are not here, and shipped ones that are not as they were shipped."""
+    needed = plugins(plan, jobs)
+    prefixes = [prefix for plugin in needed for prefix in plugin.weights]
+    prefixes += [f"{Path(run.base_model.path).name}/" for run in opened(plan, jobs).values()]
+    gaps = []
+    for check in (
+        lambda: hub.check(needed),
+        lambda: verify(RESOURCES, [n for n in read_checksums(RESOURCES) if n.startswith(tuple(prefixes))]),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            gaps.append(str(error))
+    return gaps
 
 
 def missing_images(plan: Plan, jobs: Jobs) -> list[str]:

@@ -29,12 +29,17 @@ except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 
+REBUILDING = {"pretrain_tiny_sd3", "pretrain_tiny_flux", "generate", "pretrain_scorers", "rebuild_base"}
+
+
 onstart:
     # Not when the workflow is read: a dry run plans without weights and GPU.
-    needed = Jobs.of((job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs())
+    jobs = [(job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()]
+    needed = Jobs.of(jobs)
     try:
         check_ready(PLAN, needed, jobs_run_here=not workflow.non_local_exec)
-        PLAN.write(needed.train)  # under snakemake's lock
+        if {name for name, _ in jobs} - REBUILDING:  # which must go on where weights are damaged
+            PLAN.write(needed.train)  # under snakemake's lock
     except ValueError as error:
         raise WorkflowError(str(error)) from None
     if needed.with_models and not workflow.non_local_exec:
