@@ -13,7 +13,7 @@ names, get_class = _adapters.names, _adapters.get
 
 def open_base_model(config: BaseModelConfig, device="cpu") -> BaseModel:
     """Open the pipeline that ``config`` names. Raises ``ValueError`` where something it needs is missing."""
-    model = get_class(config.adapter)
+    model = get_class(config.pipeline)
     missing = model.missing(config, gpu=torch.device(device).type == "cuda")
     if missing:
         raise ValueError("; ".join(missing))

@@ -34,12 +34,12 @@ class BaseModelConfig(Settings):
     """One file in ``config/base_models/``."""
 
     label: str = Field(description="name in tables")
-    adapter: str = Field(description="file in base_models/ that opens it")
+    pipeline: str = Field(description="class of pipelines: a file in base_models/")
     path: str = Field(description="folder, or model id on the hub")
     revision: str | None = Field(
         None, pattern="^[0-9a-f]{40}$", description="pinned commit of a hub model, 40 hexadecimal digits"
     )
-    license: str = Field("apache-2.0", description="licence of the weights and of adapters to them")
+    licence: str = Field("apache-2.0", description="licence of the weights and of adapters to them")
     without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
     needs_gpu: bool = Field(False, description="too large for a processor")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(

@@ -42,7 +42,7 @@ def missing_weights(config: BaseModelConfig, pipeline_class: str) -> list[str]:
     components = json.loads(index.read_text())
     if components["_class_name"] != pipeline_class:
         return [
-            f"{config.label}: key 'adapter' is {config.adapter!r}, which opens {pipeline_class}; "
+            f"{config.label}: key 'pipeline' is {config.pipeline!r}, which opens {pipeline_class}; "
             f"{config.path} is a {components['_class_name']}"
         ]
     wanted = [
@@ -67,7 +67,7 @@ def _fetch(config: BaseModelConfig) -> str:
 
     login = "" if get_token() else "then hf auth login (no token is set), "
     return (
-        f"accept its licence ({config.license}) on https://huggingface.co/{config.path}, {login}"
+        f"accept its licence ({config.licence}) on https://huggingface.co/{config.path}, {login}"
         f"then hf download {config.path} --revision {config.revision} "
         + " ".join(f"--include {pattern!r}" for pattern in PIPELINE_FILES)
     )

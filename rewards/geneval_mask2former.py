@@ -8,7 +8,7 @@ import torch
 
 from rewards.base import Reward
 from rewards.geneval_rules import Detections, check_include, correct, tag_weights
-from rewards.published.mask2former import CLASSES, COLORS, Mask2FormerDetector
+from rewards.published.mask2former import CLASSES, COLOURS, Mask2FormerDetector
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # upstream: GenEval evaluate_images.py
 RELATIONS = ("left of", "right of", "above", "below")
@@ -37,7 +37,7 @@ class GenEvalMask2Former(Reward):
         found = self.detector.detect(image, threshold)
         for item in prompt["include"]:
             if "color" in item:
-                self.detector.name_colors(image, found.get(item["class"], []), item["class"])
+                self.detector.name_colours(image, found.get(item["class"], []), item["class"])
         return self.rule(found, prompt)
 
     @classmethod
@@ -52,7 +52,7 @@ class GenEvalMask2Former(Reward):
                 relation, other = item.get("position", (RELATIONS[0], -1))
                 for key, value, valid in (
                     ("class", item["class"], CLASSES),
-                    ("color", item.get("color", COLORS[0]), COLORS),
+                    ("color", item.get("color", COLOURS[0]), COLOURS),
                     ("position", relation, RELATIONS),
                 ):
                     if value not in valid:

@@ -52,7 +52,7 @@ def position_holds(
     return all(relation in relations(a, b) for a in objects for b in others)
 
 
-def _of_color(objects: Sequence[DetectedObject], color: str) -> int:
+def _of_colour(objects: Sequence[DetectedObject], color: str) -> int:
     return sum(o.color == color for o in objects)
 
 
@@ -67,7 +67,7 @@ def correct(by_class: Detections, prompt: dict) -> bool:
         objects = by_class.get(item["class"], [])[: item["count"]]
         if len(objects) < item["count"]:
             return False
-        if "color" in item and _of_color(objects, item["color"]) < item["count"]:
+        if "color" in item and _of_colour(objects, item["color"]) < item["count"]:
             return False
         if "position" in item:
             relation, other = item["position"]
@@ -84,7 +84,7 @@ def strict_correct(by_class: Detections, prompt: dict) -> bool:
         objects = by_class.get(item["class"], [])
         if len(objects) != item["count"]:
             return False
-        if "color" in item and _of_color(objects, item["color"]) != item["count"]:
+        if "color" in item and _of_colour(objects, item["color"]) != item["count"]:
             return False
         if "position" in item:
             relation, other = item["position"]
@@ -109,7 +109,7 @@ def partial_score(by_class: Detections, prompt: dict) -> float:
         if not right and ("color" in item or "position" in item):
             terms.append(0.0)
         if right and "color" in item:
-            colored = _of_color(objects, item["color"])
+            colored = _of_colour(objects, item["color"])
             terms.append(1 - abs(wanted - colored) / wanted)
             right = colored == wanted
         if right and "position" in item:

@@ -17,7 +17,7 @@ from scenes.vocabulary import (
     BACKGROUNDS,
     CODE_DIGITS,
     CODE_LETTERS,
-    COLORS,
+    COLOURS,
     IMAGE_SIZE,
     NUMERALS,
     RELATIONS,
@@ -40,7 +40,7 @@ class CaptionTokenizer:
     pad, unknown = 0, 1
 
     def __init__(self):
-        words = ["a", "and", "on", "sign", *NUMERALS, *SHAPES, *map(plural, SHAPES), *COLORS, *BACKGROUNDS]
+        words = ["a", "and", "on", "sign", *NUMERALS, *SHAPES, *map(plural, SHAPES), *COLOURS, *BACKGROUNDS]
         words += [word for relation in RELATIONS for word in relation.split()]
         # A quote before a glyph keeps the letter A apart from the article.
         glyphs = [f'"{glyph}' for glyph in (CODE_LETTERS + CODE_DIGITS).lower()]

@@ -52,9 +52,9 @@ def load_base_model(name: str, task: str | None = None) -> BaseModelConfig:
     if changes:
         value, where = value | changes, f"{where} with base_model of {CONFIG}/tasks/{task}.yaml"
     config = parse(BaseModelConfig, value, where)
-    if config.adapter not in base_models.names():
+    if config.pipeline not in base_models.names():
         raise ConfigError(
-            f"{where}: key 'adapter' is {config.adapter!r}; valid: {', '.join(base_models.names())}"
+            f"{where}: key 'pipeline' is {config.pipeline!r}; valid: {', '.join(base_models.names())}"
         )
     return config
 

@@ -21,9 +21,9 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from scenes.renderer import INK, TEXT_SIZES, shape_alpha, sign_color, text_alpha
+from scenes.renderer import INK, TEXT_SIZES, shape_alpha, sign_colour, text_alpha
 from scenes.segmentation import Blob, blobs
-from scenes.vocabulary import BACKGROUNDS, COLORS, IMAGE_SIZE
+from scenes.vocabulary import BACKGROUNDS, COLOURS, IMAGE_SIZE
 
 Factors = dict[str, float]  # of one image, each in [0, 1]; gold is their product
 
@@ -32,7 +32,7 @@ DIRT = 0.5  # a surplus blob below this share of the wanted objects' median area
 _BACKGROUND_TOLERANCE = (
     0.04  # mean absolute deviation (ten grey levels) at which the background factor is 1/e
 )
-_COLOR_TOLERANCE = 0.35  # RGB distance at which the colour factor is 1/e
+_COLOUR_TOLERANCE = 0.35  # RGB distance at which the colour factor is 1/e
 
 _Y, _X = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float64)
 _PLANE = np.stack([np.ones_like(_X), _X / IMAGE_SIZE - 0.5, _Y / IMAGE_SIZE - 0.5], axis=-1)
@@ -73,12 +73,12 @@ def _relation_holds(relation: str, first: Blob, second: Blob) -> bool:
     return along > 1.0
 
 
-def _color_factor(image: np.ndarray, blob: Blob, name: str) -> float:
+def _colour_factor(image: np.ndarray, blob: Blob, name: str) -> float:
     region = image[blob.top : blob.top + blob.height, blob.left : blob.left + blob.width]
     inside = ndimage.binary_erosion(blob.mask) if blob.area > 16 else blob.mask
     pixels = region[inside if inside.any() else blob.mask]
-    distance = np.linalg.norm(pixels - np.asarray(COLORS[name]), axis=1).mean()
-    return float(np.exp(-max(distance - 0.1, 0.0) / _COLOR_TOLERANCE))
+    distance = np.linalg.norm(pixels - np.asarray(COLOURS[name]), axis=1).mean()
+    return float(np.exp(-max(distance - 0.1, 0.0) / _COLOUR_TOLERANCE))
 
 
 def objects_factors(image: np.ndarray, found: list[Blob], prompt: dict) -> Factors:
@@ -111,7 +111,7 @@ def objects_factors(image: np.ndarray, found: list[Blob], prompt: dict) -> Facto
         return {"count": count, "shape": 0.0, "colour": 0.0, "position": 0.0, "background": background}
     shape = float(np.mean([ious[i][item["class"]] for i, item in pairs]))
     color = float(
-        np.mean([_color_factor(image, found[i], item.get("color") or found[i].color) for i, item in pairs])
+        np.mean([_colour_factor(image, found[i], item.get("color") or found[i].color) for i, item in pairs])
     )
     place = 1.0
     for item, group in zip(prompt["include"], taken, strict=True):
@@ -169,7 +169,7 @@ def sign_factors(image: np.ndarray, prompt: dict) -> Factors:
     legibility = max(legibility, 0.0)
     height, width = template.shape
     box = image[top : top + height, left : left + width]
-    ideal = sign_color(sign["color"]) * (1 - template[..., None]) + template[..., None] * np.asarray(INK)
+    ideal = sign_colour(sign["color"]) * (1 - template[..., None]) + template[..., None] * np.asarray(INK)
     fidelity = float(np.exp(-np.abs(box - ideal).mean() / 0.15))
     foreground = np.zeros(image.shape[:2], dtype=bool)
     foreground[max(top - 3, 0) : top + height + 3, max(left - 3, 0) : left + width + 3] = True

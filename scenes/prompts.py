@@ -29,7 +29,7 @@ from scenes.vocabulary import (
     BACKGROUNDS,
     CODE_DIGITS,
     CODE_LETTERS,
-    COLORS,
+    COLOURS,
     NUMERALS,
     RELATIONS,
     SHAPES,
@@ -81,7 +81,7 @@ def two_object() -> list[dict]:
 
 def counting(low: int = 1, high: int = MAX_TRAINED_COUNT) -> list[dict]:
     prompts = []
-    for count, shape, color in itertools.product(range(low, high + 1), SHAPES, (None, *COLORS)):
+    for count, shape, color in itertools.product(range(low, high + 1), SHAPES, (None, *COLOURS)):
         noun = shape if count == 1 else plural(shape)
         text = " ".join(w for w in (NUMERALS[count], color, noun) if w)
         item = _item(shape, count, **({"color": color} if color else {}))
@@ -90,7 +90,7 @@ def counting(low: int = 1, high: int = MAX_TRAINED_COUNT) -> list[dict]:
 
 
 def colors() -> list[dict]:
-    pairs = itertools.product(SHAPES, COLORS)
+    pairs = itertools.product(SHAPES, COLOURS)
     return [p for s, c in pairs for p in _finish("colors", f"a {c} {s}", [_item(s, color=c)])]
 
 
@@ -105,7 +105,7 @@ def position() -> list[dict]:
 def color_attr() -> list[dict]:
     prompts = []
     for (a, b), (c, d) in itertools.product(
-        itertools.permutations(SHAPES, 2), itertools.permutations(COLORS, 2)
+        itertools.permutations(SHAPES, 2), itertools.permutations(COLOURS, 2)
     ):
         include = [_item(a, color=c), _item(b, color=d)]
         prompts += _finish("color_attr", f"a {c} {a} and a {d} {b}", include)
@@ -115,7 +115,7 @@ def color_attr() -> list[dict]:
 def text() -> list[dict]:
     """A coloured sign with a letter and a digit on it."""
     prompts = []
-    for letter, digit, color in itertools.product(CODE_LETTERS, CODE_DIGITS, COLORS):
+    for letter, digit, color in itertools.product(CODE_LETTERS, CODE_DIGITS, COLOURS):
         code = letter + digit
         for prompt in _finish("text", f'a {color} sign "{code}"', []):
             prompts.append({**prompt, "sign": {"text": code, "color": color}})

@@ -8,7 +8,7 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from scenes.vocabulary import BACKGROUNDS, COLORS, IMAGE_SIZE, SHAPES
+from scenes.vocabulary import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES
 
 _Y, _X = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float32)
 _MARGIN = 1.0
@@ -108,9 +108,9 @@ def text_alpha(text: str, size: int) -> np.ndarray:
     return np.asarray(canvas.crop(canvas.getbbox()), dtype=np.float32) / 255.0
 
 
-def sign_color(name: str) -> np.ndarray:
+def sign_colour(name: str) -> np.ndarray:
     """Signs are pastel: half way from the colour to white, so that dark ink stays readable."""
-    return 0.5 + 0.5 * np.asarray(COLORS[name], dtype=np.float32)
+    return 0.5 + 0.5 * np.asarray(COLOURS[name], dtype=np.float32)
 
 
 def _render_sign(image: np.ndarray, sign: dict, rng: random.Random) -> np.ndarray:
@@ -120,7 +120,7 @@ def _render_sign(image: np.ndarray, sign: dict, rng: random.Random) -> np.ndarra
     cx = IMAGE_SIZE / 2 - 0.5 + rng.uniform(-1.5, 1.5)
     cy = IMAGE_SIZE / 2 - 0.5 + rng.uniform(-3.0, 3.0)
     distance = np.maximum(np.abs(_X - cx) - half_w, np.abs(_Y - cy) - half_h)
-    image = _paint(image, np.clip(0.5 - distance, 0, 1), sign_color(sign["color"]))
+    image = _paint(image, np.clip(0.5 - distance, 0, 1), sign_colour(sign["color"]))
     top, left = round(cy - height / 2 + 0.5), round(cx - width / 2 + 0.5)
     top = min(max(top, 0), IMAGE_SIZE - height)
     left = min(max(left, 0), IMAGE_SIZE - width)
@@ -138,12 +138,12 @@ def render(prompt: dict, seed: int) -> np.ndarray:
     else:
         objects, relation = _objects(prompt)
         # Objects of one include clause share their colour; clauses differ when left open.
-        free = rng.sample(sorted(COLORS), len(prompt["include"]))
+        free = rng.sample(sorted(COLOURS), len(prompt["include"]))
         clause_of = [i for i, item in enumerate(prompt["include"]) for _ in range(item["count"])]
         for (shape, color), clause, (cx, cy, r) in zip(
             objects, clause_of, _place(len(objects), relation, rng), strict=True
         ):
-            image = _paint(image, shape_alpha(shape, cx, cy, r), COLORS[color or free[clause]])
+            image = _paint(image, shape_alpha(shape, cx, cy, r), COLOURS[color or free[clause]])
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from scenes.vocabulary import COLORS
+from scenes.vocabulary import COLOURS
 
 CHROMA_THRESHOLD = 0.30  # max(RGB) - min(RGB); backgrounds are achromatic, objects reach 0.72
-_COLOR_NAMES = tuple(COLORS)
+_COLOUR_NAMES = tuple(COLOURS)
 _NEIGHBOURS = np.zeros((3, 3, 3), dtype=int)  # 4-connected inside an image, unconnected across images
 _NEIGHBOURS[1] = [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
 
@@ -60,7 +60,7 @@ def hue_index(images: np.ndarray) -> np.ndarray:
     hue = np.where(
         high == r, ((g - b) / safe) % 6, np.where(high == g, (b - r) / safe + 2, (r - g) / safe + 4)
     )
-    nearest = np.round(hue).astype(np.int8) % 6  # COLORS lie 60 degrees apart, in hue order
+    nearest = np.round(hue).astype(np.int8) % 6  # COLOURS lie 60 degrees apart, in hue order
     return np.where(chroma >= CHROMA_THRESHOLD, nearest, -1).astype(np.int8)
 
 
@@ -72,7 +72,7 @@ def blobs(images: np.ndarray, min_area: int) -> list[list[Blob]]:
     """
     hues = hue_index(images)
     found: list[list[Blob]] = [[] for _ in images]
-    for index, color in enumerate(_COLOR_NAMES):
+    for index, color in enumerate(_COLOUR_NAMES):
         labels, count = ndimage.label(hues == index, structure=_NEIGHBOURS)
         if not count:
             continue

@@ -7,7 +7,7 @@ IMAGE_SIZE = 32
 SHAPES = ("circle", "square", "triangle")
 
 # Hues lie 60 degrees apart, so that the nearest hue is unambiguous for a rule-based detector.
-COLORS = {
+COLOURS = {
     "red": (0.86, 0.14, 0.14),
     "yellow": (0.86, 0.86, 0.14),
     "green": (0.14, 0.86, 0.14),
@@ -53,9 +53,9 @@ def check_vocabulary(metadata: list[dict]) -> None:
     for prompt in metadata:
         asked = [("background", prompt.get("background"), BACKGROUNDS)]
         for item in [*prompt.get("include", []), *prompt.get("exclude", [])]:
-            asked += [("class", item["class"], SHAPES), ("color", item.get("color"), COLORS)]
+            asked += [("class", item["class"], SHAPES), ("color", item.get("color"), COLOURS)]
             asked.append(("position", (item.get("position") or [None])[0], RELATIONS))
-        asked.append(("sign.color", (prompt.get("sign") or {}).get("color"), COLORS))
+        asked.append(("sign.color", (prompt.get("sign") or {}).get("color"), COLOURS))
         for key, value, valid in asked:
             if value is not None and value not in valid:
                 raise ValueError(

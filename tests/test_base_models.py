@@ -82,7 +82,7 @@ def theirs(pipeline, model) -> torch.Tensor:
     config = model.config
     return pipeline(
         PROMPTS,
-        latents=pack(latents) if config.adapter == "flux" else latents,
+        latents=pack(latents) if config.pipeline == "flux" else latents,
         num_inference_steps=STEPS,
         guidance_scale=config.guidance_scale,
         max_sequence_length=config.max_sequence_length,
@@ -378,7 +378,7 @@ def cache(monkeypatch, tmp_path, checkpoints, name: str) -> Path:
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_cached_revision_of_the_hub_is_all_it_takes(name, checkpoints, monkeypatch, tmp_path):
-    cls = get_class(real(name).adapter)
+    cls = get_class(real(name).pipeline)
     snapshot = cache(monkeypatch, tmp_path, checkpoints, name)
     assert cls.missing(real(name), gpu=True) == []
     (line,) = cls.missing(real(name), gpu=False)
@@ -406,8 +406,8 @@ def test_paths_that_hold_no_pipeline_of_the_adapter(settings, tmp_path):
         ({"path": "some/where", "revision": None}, "'path': some/where is no folder.*key 'revision'"),
         ({"path": str(tmp_path)}, "holds no pipeline"),
         (
-            {"adapter": "sd3"},
-            "'adapter' is 'sd3', which opens StableDiffusion3Pipeline; .* is a FluxPipeline",
+            {"pipeline": "sd3"},
+            "'pipeline' is 'sd3', which opens StableDiffusion3Pipeline; .* is a FluxPipeline",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -98,13 +98,13 @@ def test_colours_are_judged_on_the_object_alone():
             return torch.eye(10).repeat_interleave(3, 0)
 
     detector = mask2former.Mask2FormerDetector.__new__(mask2former.Mask2FormerDetector)
-    detector.clip, detector._color_classifiers = Clip(), {}
+    detector.clip, detector._colour_classifiers = Clip(), {}
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:6, 2] = mask[5, 2:7] = True
     cup = mask2former.Detection((2, 2, 7, 6), mask, 0.9)
     image = torch.zeros(3, 8, 8)
     image[1] = 1
-    detector.name_colors(image, [cup], "cup")
+    detector.name_colours(image, [cup], "cup")
     assert cup.color == "green"
     pixels = np.asarray(seen[0])
     assert pixels.shape == (4, 5, 3)  # as mmdet's mask2bbox, whose boxes end behind the last pixel

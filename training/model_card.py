@@ -56,12 +56,12 @@ The base model's licence ({license}) holds for the adapter too.
 def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
     """The card, as Markdown with metadata, of the adapter that a run leaves in ``folder``."""
     base = config.base_model
-    listed = base.license == "apache-2.0"  # the hub knows others by name only
+    listed = base.licence == "apache-2.0"  # the hub knows others by name only
     metadata = ModelCardData(
         base_model=base.path,
         library_name="diffusers",
-        license=base.license if listed else "other",
-        license_name=None if listed else base.license,
+        license=base.licence if listed else "other",
+        license_name=None if listed else base.licence,
         pipeline_tag="text-to-image",
         tags=["lora", "diffusers", "reinforcement-learning", "goodhart"],
     )
@@ -93,7 +93,7 @@ def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
         guidance=base.shown_guidance,
         tokens=base.max_sequence_length,
         size=base.image_size,
-        license=base.license,
+        license=base.licence,
         scale=base.lora.alpha / base.lora.rank,
         diffusers=version("diffusers"),
     )

@@ -148,7 +148,7 @@ def weight_summary(plan: Plan, jobs: Jobs) -> list[str]:
                 break
     gated = [source.repository for plugin in plugins(plan, jobs) for source in plugin.hub if source.gated]
     todo["licences to accept"] = [
-        *(base.license for base in bases.values() if is_hub_id(base.path)),
+        *(base.licence for base in bases.values() if is_hub_id(base.path)),
         *dict.fromkeys(gated),
     ]
     return [line for title, names in todo.items() for line in _wrapped(title, names)]
@@ -165,7 +165,7 @@ def weight_lines(plan: Plan, jobs: Jobs) -> list[str]:
     for run in opened(plan, jobs).values():
         base = run.base_model
         if is_hub_id(base.path) and not any(base.path in line for line in lines):
-            lines.append(f"{base.label}: {base.path}, licence {base.license}, at hand")
+            lines.append(f"{base.label}: {base.path}, licence {base.licence}, at hand")
     users: dict[hub.HubFiles, list[str]] = {}
     for plugin in plugins(plan, jobs):
         for source in plugin.hub:

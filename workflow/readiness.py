@@ -85,7 +85,7 @@ def missing_base_models(plan: Plan, jobs: Jobs, *, jobs_run_here: bool) -> list[
     return [
         f"config/base_models/{name}.yaml: {line}"
         for name, run in opened(plan, jobs).items()
-        for line in base_models.get_class(run.base_model.adapter).missing(run.base_model, gpu=gpu)
+        for line in base_models.get_class(run.base_model.pipeline).missing(run.base_model, gpu=gpu)
     ]
 
 

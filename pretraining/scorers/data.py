@@ -11,7 +11,7 @@ from tqdm import tqdm
 from rewards.networks import TOKENIZER
 from scenes import prompts as prompt_sets
 from scenes.renderer import render
-from scenes.vocabulary import BACKGROUNDS, CODE_DIGITS, CODE_LETTERS, COLORS, NUMERALS, SHAPES, plural
+from scenes.vocabulary import BACKGROUNDS, CODE_DIGITS, CODE_LETTERS, COLOURS, NUMERALS, SHAPES, plural
 
 # Scorers are judges, not policies: they may know the held-out prompts and ten and eleven objects.
 TAG_SHARES = {
@@ -87,8 +87,8 @@ def edits(caption: str) -> dict[str, list[str]]:
             count = NUMERALS.index(word)
             for other in {count - 1, count + 1} & set(range(1, MAX_COUNT + 1)):
                 add("count", _recounted(words, i, other))
-        elif word in COLORS:
-            for other in COLORS.keys() - {word}:
+        elif word in COLOURS:
+            for other in COLOURS.keys() - {word}:
                 add("color", _replaced(words, (i, other)))
         elif word in SHAPES or word in _SINGULAR:
             for other in SHAPES if word in SHAPES else _SINGULAR:
@@ -105,7 +105,7 @@ def edits(caption: str) -> dict[str, list[str]]:
                 add("glyph", _replaced(words, (i, f'"{other}{digit}"')))
             for other in set(CODE_DIGITS) - {digit}:
                 add("glyph", _replaced(words, (i, f'"{letter}{other}"')))
-    colored = [i for i, word in enumerate(words) if word in COLORS]
+    colored = [i for i, word in enumerate(words) if word in COLOURS]
     if len(colored) == 2:
         i, j = colored
         add("swap", _replaced(words, (i, words[j]), (j, words[i])))

@@ -28,7 +28,7 @@ DETECTOR = HubFiles(
 SHORT, LONG = 800, 1333  # upstream: mmdet's test scale
 TOP = 100  # upstream: mmdet test_cfg max_per_image
 BACKGROUND = "#999"  # upstream: GenEval evaluate_images.py
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 # GenEval's object_names.txt: COCO's order. Some names differ from COCO's, so classes map by index.
 CLASSES = tuple(
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
@@ -112,7 +112,7 @@ class Mask2FormerDetector:
             raise ValueError(f"{DETECTOR.repository} has {model.config.num_labels} classes, not COCO's 80")
         self.model = model.eval().requires_grad_(False).to(device())
         self.clip = ClipEncoder.open(folder(CLIP_L), folder(CLIP_L))
-        self._color_classifiers: dict[str, torch.Tensor] = {}
+        self._colour_classifiers: dict[str, torch.Tensor] = {}
 
     def detect(self, image: torch.Tensor, threshold: float) -> dict[str, list[Detection]]:
         """Objects of one image, float (3, H, W) in [0, 1], by GenEval's class names."""
@@ -126,7 +126,7 @@ class Mask2FormerDetector:
         found = instances(seen.class_queries_logits[0], masks[0], threshold)
         return {CLASSES[index]: objects for index, objects in found.items()}
 
-    def name_colors(self, image: torch.Tensor, objects: list[Detection], name: str) -> None:
+    def name_colours(self, image: torch.Tensor, objects: list[Detection], name: str) -> None:
         """Write each object's colour: zero-shot classification of its cut-out on grey."""
         if not objects:
             return
@@ -136,18 +136,18 @@ class Mask2FormerDetector:
         for item in objects:
             alone = Image.composite(picture, blank, Image.fromarray(item.mask))
             crops.append(alone.crop(item.box))
-        best = (self.clip.pictures(crops) @ self._color_classifier(name).T).argmax(1)
+        best = (self.clip.pictures(crops) @ self._colour_classifier(name).T).argmax(1)
         for item, index in zip(objects, best.tolist(), strict=True):
-            item.color = COLORS[index]
+            item.color = COLOURS[index]
 
-    def _color_classifier(self, name: str) -> torch.Tensor:
+    def _colour_classifier(self, name: str) -> torch.Tensor:
         """One unit vector per colour, the mean over GenEval's templates. (10, D)."""
-        if name not in self._color_classifiers:
+        if name not in self._colour_classifiers:
             texts = [
                 f"a photo of a {what}"
-                for color in COLORS
+                for color in COLOURS
                 for what in (f"{color} {name}", f"{color}-colored {name}", f"{color} object")
             ]
-            embedded = self.clip.texts(texts).unflatten(0, (len(COLORS), -1))
-            self._color_classifiers[name] = F.normalize(embedded.mean(1), dim=-1)
-        return self._color_classifiers[name]
+            embedded = self.clip.texts(texts).unflatten(0, (len(COLOURS), -1))
+            self._colour_classifiers[name] = F.normalize(embedded.mean(1), dim=-1)
+        return self._colour_classifiers[name]
