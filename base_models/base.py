@@ -55,7 +55,7 @@ class BaseModelConfig(Settings):
         description="compute on a copy of the transformer, LoRA merged, in this precision, on processors "
         "without instructions for it in float32; null: no copy",
     )
-    image_size: int = Field(gt=0, description="pixels")
+    image_size: int = Field(gt=0, le=8192, multiple_of=8, description="pixels")
     max_sequence_length: int = Field(gt=0, description="T5 tokens")
     guidance_scale: float = Field(
         1.0, ge=1, description="classifier-free, 1 turns it off; embedded where the model was distilled so"
@@ -160,7 +160,7 @@ class BaseModel(ABC):
         """The scheduler's noise shares, float32 (steps + 1,), from 1 down to 0."""
 
     @abstractmethod
-    def predict(self, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings) -> torch.Tensor:
+    def predict(self, x: torch.Tensor, sigma: torch.Tensor, embeddings: Embeddings) -> torch.Tensor:
         """One forward pass of the transformer: velocity (B, ...) at x (B, ...), sigma (B,)."""
 
     @abstractmethod
@@ -182,7 +182,7 @@ class BaseModel(ABC):
     # --- shared ----------------------------------------------------------------------------------
 
     def velocity(
-        self, x: torch.Tensor, sigma: torch.Tensor, prompts: Embeddings, empty: Embeddings | None = None
+        self, x: torch.Tensor, sigma: torch.Tensor, embeddings: Embeddings, empty: Embeddings | None = None
     ) -> torch.Tensor:
         """Velocity, with classifier-free guidance u + g (c - u) where the model uses it.
 
@@ -190,9 +190,9 @@ class BaseModel(ABC):
             empty: embedding of the empty prompt, one row; needed for guidance only.
         """
         if not self.classifier_free_guidance:
-            return self.predict(x, sigma, prompts)
+            return self.predict(x, sigma, embeddings)
         g, n = self.config.guidance_scale, len(x)
-        both = Embeddings.join([empty.expand(n), prompts])
+        both = Embeddings.join([empty.expand(n), embeddings])
         unconditional, conditional = self.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
         return unconditional + g * (conditional - unconditional)
 

@@ -69,17 +69,17 @@ class Flux(PipelineModel):
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
         return scheduler.sigmas.float()
 
-    def predict(self, x, sigma, prompts):
+    def predict(self, x, sigma, embeddings):
         height, width = x.shape[-2:]
-        embeddings = prompts.to(self.device, self.dtype)
-        text_length = embeddings["encoder_hidden_states"].shape[1]
+        tensors = embeddings.to(self.device, self.dtype)
+        text_length = tensors["encoder_hidden_states"].shape[1]
         guidance = torch.full_like(sigma, self.config.guidance_scale) if self.embedded_guidance else None
         with self.autocast():
             velocity = self.network(
                 hidden_states=pack(x.to(self.dtype)),
                 timestep=sigma,
                 guidance=guidance,
-                **embeddings,
+                **tensors,
                 txt_ids=torch.zeros(text_length, 3, device=self.device),
                 img_ids=position_ids(height, width, self.device),
                 return_dict=False,

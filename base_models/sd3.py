@@ -24,11 +24,11 @@ class SD3(PipelineModel):
         scheduler.set_timesteps(steps)
         return scheduler.sigmas.float()
 
-    def predict(self, x, sigma, prompts):
+    def predict(self, x, sigma, embeddings):
         with self.autocast():
             return self.network(
                 hidden_states=x.to(self.dtype),
                 timestep=sigma * 1000,
-                **prompts.to(self.device, self.dtype),
+                **embeddings.to(self.device, self.dtype),
                 return_dict=False,
             )[0].float()

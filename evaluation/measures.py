@@ -19,7 +19,7 @@ LEVELS = 8  # noise shares of the diffusion loss
 @torch.no_grad()
 def kl_from_base(
     model: BaseModel,
-    prompts: Embeddings,
+    embeddings: Embeddings,
     initial: torch.Tensor,
     *,
     noise_level: float,
@@ -37,7 +37,7 @@ def kl_from_base(
     for i in range(model.config.rollout_steps):
         moved = []
         for rows in torch.arange(len(x)).split(batch):
-            inputs = x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty
+            inputs = x[rows], sigmas[i].expand(len(rows)), embeddings[rows], empty
             common = {"sigma_second": sigmas[1], "noise_level": noise_level}
             common["noise"] = noise(tuple(x[rows].shape), rng, model.device)
             with model.using(POLICY):
@@ -53,7 +53,7 @@ def kl_from_base(
 
 @torch.no_grad()
 def diffusion_loss(
-    model: BaseModel, prompts: Embeddings, data: torch.Tensor, rng: torch.Generator, batch: int
+    model: BaseModel, embeddings: Embeddings, data: torch.Tensor, rng: torch.Generator, batch: int
 ) -> float:
     """Flow-matching loss on ``data`` (N, ...), one latent per prompt, at evenly spread noise shares."""
     total = 0.0
@@ -64,6 +64,6 @@ def diffusion_loss(
             x = (1 - s) * data[rows] + s * eps[rows]
             sigma = torch.full((len(rows),), s, device=model.device)
             with model.using(POLICY):
-                error = model.predict(x, sigma, prompts[rows]) - (eps[rows] - data[rows])
+                error = model.predict(x, sigma, embeddings[rows]) - (eps[rows] - data[rows])
             total += error.square().flatten(1).mean(1).double().sum().item()
     return total / (LEVELS * len(data))

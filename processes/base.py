@@ -35,23 +35,23 @@ AnyBatch = Batch | ForwardBatch | SupervisedBatch
 
 
 class Inputs(NamedTuple):
-    """What a velocity field is given at R states: ``x`` (R, ...), ``sigma`` (R,), embedded prompts (R)."""
+    """What a velocity field is given at R states: ``x`` (R, ...), ``sigma`` (R,) and ``embeddings`` (R)."""
 
     x: torch.Tensor
     sigma: torch.Tensor
-    prompts: Embeddings | None
+    embeddings: Embeddings | None
 
     def of(self, index: torch.Tensor) -> Inputs:
         """The states of a long or boolean index."""
-        prompts = None if self.prompts is None else self.prompts[index]
-        return Inputs(self.x[index], self.sigma[index], prompts)
+        embeddings = None if self.embeddings is None else self.embeddings[index]
+        return Inputs(self.x[index], self.sigma[index], embeddings)
 
     def followed_by(self, other: Inputs) -> Inputs:
         """The states of both, for one forward pass."""
-        prompts = None
-        if self.prompts is not None:
-            prompts = Embeddings.join([self.prompts, other.prompts])
-        return Inputs(torch.cat([self.x, other.x]), torch.cat([self.sigma, other.sigma]), prompts)
+        embeddings = None
+        if self.embeddings is not None:
+            embeddings = Embeddings.join([self.embeddings, other.embeddings])
+        return Inputs(torch.cat([self.x, other.x]), torch.cat([self.sigma, other.sigma]), embeddings)
 
 
 @dataclass

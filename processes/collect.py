@@ -70,7 +70,7 @@ class ImageProcess(Process):
             prepared=prepared,
             prompt_of=prompt_of,
             share=share,
-            prompts=self.prompts.embeddings,
+            embedded=self.prompts.embeddings,
         )
 
     def draw_noise(self, iteration: int, share: slice) -> tuple[torch.Tensor, torch.Tensor]:

@@ -67,7 +67,7 @@ class Data(Process):
             x0 = self.data.draw(index[part], rng).to(device)
             eps = noise(tuple(x0.shape), rng, device)
             sigma = sigmas[torch.randint(len(sigmas), (len(part),), generator=rng)]
-            prompts = self.prompts.embeddings[index[part][mine]]
-            at = Inputs(noised(x0, eps, sigma)[mine], sigma[mine], prompts)
+            embeddings = self.prompts.embeddings[index[part][mine]]
+            at = Inputs(noised(x0, eps, sigma)[mine], sigma[mine], embeddings)
             rows = DataRows(x0[mine], eps[mine], at, len(part))
             yield batches(self.policies, rows, self.settings.micro_batch)

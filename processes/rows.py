@@ -22,14 +22,14 @@ class ImageExperience(Experience):
     """The images of one iteration: ``prepared`` (N) for all ranks, ``trajectories`` (n) for this one's.
 
     ``share`` tells which of all images these are, ``prompt_of`` (N,) the prompt of each among the embedded
-    ``prompts`` of the whole training set (None for a model without).
+    prompts of the whole training set, ``embedded`` (None for a model without).
     """
 
     trajectories: Trajectories
     prepared: Prepared
     prompt_of: torch.Tensor
     share: slice
-    prompts: Embeddings | None = None
+    embedded: Embeddings | None = None
 
     @property
     def device(self) -> torch.device:
@@ -45,7 +45,7 @@ class ImageExperience(Experience):
         return self.prompt_of[self.share][image]
 
     def embeddings(self, image: torch.Tensor) -> Embeddings | None:
-        return None if self.prompts is None else self.prompts[self.groups(image)]
+        return None if self.embedded is None else self.embedded[self.groups(image)]
 
 
 @dataclass

@@ -97,7 +97,7 @@ def noise(shape: tuple[int, ...], rng: torch.Generator, device: torch.device) ->
 @torch.no_grad()
 def sample_trajectories(
     model: BaseModel,
-    prompts: Embeddings,
+    embeddings: Embeddings,
     initial: torch.Tensor,
     transition: Transition,
     stochastic: range,
@@ -124,7 +124,7 @@ def sample_trajectories(
         x = latents[-1]
         rows, back = (first, inverse) if i <= stochastic.start else (own, own)
         with torch.set_grad_enabled(keep_graph and i in stochastic):
-            v = model.velocity(x[rows], sigmas[i].expand(len(rows)), prompts[rows], empty)[back]
+            v = model.velocity(x[rows], sigmas[i].expand(len(rows)), embeddings[rows], empty)[back]
             velocities.append(v)
         source.append(rows[back])
         if i in stochastic:
@@ -146,7 +146,7 @@ def sample_trajectories(
 @torch.no_grad()
 def sample_ode(
     model: BaseModel,
-    prompts: Embeddings,
+    embeddings: Embeddings,
     initial: torch.Tensor,
     *,
     steps: int,
@@ -159,7 +159,7 @@ def sample_ode(
     for rows in torch.arange(len(initial)).split(batch):
         x = initial[rows]
         for i in range(steps):
-            v = model.velocity(x, sigmas[i].expand(len(rows)), prompts[rows], empty)
+            v = model.velocity(x, sigmas[i].expand(len(rows)), embeddings[rows], empty)
             x = x + (sigmas[i + 1] - sigmas[i]) * v
         finished.append(x)
     return torch.cat(finished)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 import base_models
 import methods
 import prompt_sets
@@ -56,7 +58,27 @@ def load_base_model(name: str, task: str | None = None) -> BaseModelConfig:
         raise ConfigError(
             f"{where}: key 'pipeline' is {config.pipeline!r}; valid: {', '.join(base_models.names())}"
         )
+    missing = _unknown_targets(config)
+    if missing:
+        raise ConfigError(
+            f"{where}: key 'lora.target_modules' names {missing[0]!r}; no layer of {config.path}/transformer "
+            "is called so"
+        )
     return config
+
+
+def _unknown_targets(config: BaseModelConfig) -> list[str]:
+    """LoRA targets that name no layer of the transformer, where its weights lie in a folder here."""
+    files = sorted((Path(config.path) / "transformer").glob("*.safetensors"))
+    layers: set[str] = set()
+    for file in files:
+        try:
+            with safe_open(file, "pt") as stream:
+                layers |= {key.rpartition(".")[0] for key in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):  # damaged: what opens it says so
+            return []
+    targets = config.lora.target_modules if files else []
+    return [t for t in targets if not any(layer == t or layer.endswith(f".{t}") for layer in layers)]
 
 
 @functools.cache

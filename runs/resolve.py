@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import methods
 import processes
+import prompt_sets
 from core.settings import ConfigError, parse
 from runs.config_files import load_base_model, load_method, load_task, weights_of
 from runs.configuration import RunConfig, TaskTraining, TrainingConfig, in_steps
@@ -121,6 +122,12 @@ def resolve_run(
         raise ConfigError(
             f"{where}: key 'forward_steps' is {training.forward_steps}, "
             f"but {base} takes {base_config.rollout_steps} denoising steps"
+        )
+    known = prompt_sets.size(task_config.prompts)
+    if training.iterations and known is not None and training.prompts_per_iteration > known:
+        raise ConfigError(
+            f"{where}: key 'prompts_per_iteration' is {training.prompts_per_iteration}; "
+            f"{task_config.prompts} holds {known} prompts"
         )
     if training.optimised_reward == "gold" and task_config.gold is None:
         raise ConfigError(

@@ -235,3 +235,15 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / "kept").write_text(json.dumps({}))
     files.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_lengths_and_layers_are_checked_against_what_is_there(monkeypatch):
+    run = {**MAIN, "training": {"iterations": 3, "prompts_per_iteration": 100_000}}
+    with pytest.raises(
+        ConfigError, match="'prompts_per_iteration' is 100000; .*ocr_train.jsonl holds 1152 prompts"
+    ):
+        make_plan(check_main(run))
+    config = config_files.load_base_model("tiny-sd3")
+    assert config_files._unknown_targets(config) == []
+    lora = config.lora.model_copy(update={"target_modules": ["attn.to_q", "nope"]})
+    assert config_files._unknown_targets(config.model_copy(update={"lora": lora})) == ["nope"]
