@@ -58,13 +58,25 @@ def flops(call: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+SLOW = 0.1  # seconds of a product beyond which none of twice the width is tried
+
+
 def peak_flops(dtype: torch.dtype, device: torch.device | str, repeats: int = 5) -> float:
     """FLOP/s of a square matrix product, the machine's practical peak in this precision.
 
     On a GPU with TF32 where convolutions in float32 use it, as torch lets them.
     """
-    size = 8192 if torch.device(device).type == "cuda" else 2048  # a millisecond or more
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def factors(size: int) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    largest = 8192 if torch.device(device).type == "cuda" else 2048  # a millisecond or more
+    size, taken = 256, 0.0
+    while size < largest and taken < SLOW:  # a processor without instructions for bf16 stays at a small one
+        a, b = factors(size)
+        taken = median_seconds(lambda: a @ b, 1)  # noqa: B023
+        size *= 2 if taken < SLOW else 1
+    a, b = factors(size)
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
