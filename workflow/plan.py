@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Container
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import prompt_sets
@@ -21,7 +22,8 @@ from evaluation.configuration import (
 from reporting import stored
 from reporting.base_check import Recorded
 from reporting.results import OwnSuite, RenderingSettings
-from runs.config_files import load_base_model, load_method, load_task
+from rewards.weights import verify
+from runs.config_files import RESOURCES, load_base_model, load_method, load_task
 from runs.configuration import RunConfig, TaskConfig
 from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs
 from training.image_folder import METADATA
@@ -78,6 +80,15 @@ class Plan:
             write_if_changed(RESULTS / "runs" / name / "run.yaml", to_yaml(run.content()))
         for name, text in self.files.items():
             write_if_changed(RESULTS / "config" / f"{name}.yaml", text)
+
+    @cached_property
+    def verified(self) -> bool:
+        """True, or raises ``WeightsError``: every shipped file that a run reads is as it was shipped.
+
+        What makes the shipped files again does not ask.
+        """
+        verify(RESOURCES, sorted({name for run in self.trained.values() for name in run.weights}))
+        return True
 
     @property
     def made(self) -> list[str]:

@@ -81,8 +81,8 @@ def data_of(wildcards):
 
 
 def start_of(wildcards):
-    """Adapter that the run starts from, if it starts from another run's."""
-    return PLAN.start_file(wildcards.run)
+    """Adapter that the run starts from, if it starts from another run's; its weights must be those shipped."""
+    return PLAN.start_file(wildcards.run) if PLAN.verified else []
 
 
 def training_environments(wildcards):
