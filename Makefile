@@ -1,8 +1,9 @@
-# `make` lists the targets. Each sets the environment up first if requirements.lock has changed.
+# `make` lists the targets. Each sets the environment up first if a lock file has changed.
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+INSTALL := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
 CONFIG ?= config/config.yaml
@@ -19,12 +20,15 @@ help: ## list the targets
 
 setup: $(STAMP) ## install the pinned environment into .venv
 
-# The stamp is removed first and written last: an interrupted installation is never taken for a whole one.
-$(STAMP): requirements.lock
+# The stamp is removed first and written last: an interrupted installation is never taken for a whole one. The CPU build
+# of torch is taken where pip finds it; else the build of the package index, on Linux with its CUDA libraries.
+$(STAMP): requirements.lock requirements-torch.lock requirements-torch-cpu.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "goodhart needs Python 3.11 or 3.12: make setup PYTHON=/path/to/python3.11")'
 	rm -f $@
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --requirement requirements-torch-cpu.lock 2> /dev/null || $(INSTALL) --requirement requirements-torch.lock
+	$(BIN)/python -m pip check
 	touch $@
 
 tables: setup ## run the whole benchmark and write results/tables
