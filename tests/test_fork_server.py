@@ -126,6 +126,21 @@ def test_a_job_ends_with_its_client(server, folder):
     assert not (folder / "cleaned").exists()
 
 
+def test_a_job_ends_with_the_process_that_started_the_server(server, folder):
+    """Closing the server's input is what the end of that process does, however it ends."""
+    client, process = started_sleeping(folder)
+    server.stdin.close()
+    assert client.wait(30) == 128 + signal.SIGTERM
+    assert not exists(process)
+
+
+def test_a_job_ends_with_its_server(server, folder):
+    client, process = started_sleeping(folder)
+    server.kill()
+    assert client.wait(30) == 128 + signal.SIGTERM
+    assert not exists(process)
+
+
 def test_an_interrupted_job_cleans_up_before_its_client_ends(server, folder):
     client, process = started_sleeping(folder)
     client.send_signal(signal.SIGINT)

@@ -6,10 +6,10 @@ The workflow starts one server when it runs jobs on its own machine (``start``),
 them over (``hand_over``). The server has imported libraries only: the suite's own code is read by each job,
 as it is then.
 
-A job is one message on a Unix socket in a folder that only this user may enter: module, arguments, working
-directory and environment in JSON, together with the job's standard files. The answers are that it has
-started, and its exit status. A job whose client has ended is ended too, and the server ends with the process
-that started it.
+A job is one message on a Unix socket in a folder that only this user may enter: module, arguments, folder
+and environment in JSON, together with the job's standard files. The answers are that it has
+started, and its exit status. A job whose client or server has ended is ended too, and the server ends with the
+process that started it: a workflow that is killed leaves no job that writes on.
 """
 
 from __future__ import annotations
@@ -125,15 +125,18 @@ def serve(listener: socket.socket, libraries: Iterable[str]) -> dict | None:
     gc.enable()
     sys.stdout.flush()  # or every job says again what the libraries have said
     signal.signal(signal.SIGCHLD, _reap)
+    server_ended, server = os.pipe()  # the second stays open in this process alone
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
+            os.close(server)
             return None
         client, _ = listener.accept()
         with client:
             if os.fork() == 0:
                 listener.close()
-                return _watch(client)
+                os.close(server)
+                return _watch(client, server_ended)
 
 
 def _reap(*_) -> None:
@@ -142,10 +145,10 @@ def _reap(*_) -> None:
             pass
 
 
-def _watch(client: socket.socket) -> dict:
+def _watch(client: socket.socket, server_ended: int) -> dict:
     """Fork the client's job, returned there; pass signals on and the exit status back.
 
-    A job whose client has ended is ended, and does not start where the client has not waited for it.
+    A job whose client or server has ended is ended; where the client has not waited, it does not start.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, files, _, _ = socket.recv_fds(client, 1, 3)
@@ -154,6 +157,7 @@ def _watch(client: socket.socket) -> dict:
     process = os.fork()
     if process == 0:
         os.setpgid(0, 0)
+        os.close(server_ended)
         for standard, file in enumerate(files):
             os.dup2(file, standard)
             os.close(file)
@@ -161,8 +165,8 @@ def _watch(client: socket.socket) -> dict:
     os.setpgid(process, process)  # here too: either may be the first to need it
     ended = os.pidfd_open(process)
     signals = True
-    while signals and ended not in select.select([client, ended], [], [])[0]:
-        signals = client.recv(1)
+    while signals and ended not in (ready := select.select([client, ended, server_ended], [], [])[0]):
+        signals = client.recv(1) if client in ready else b""
         os.killpg(process, signals[0] if signals else signal.SIGTERM)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     with suppress(ConnectionError):
