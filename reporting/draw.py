@@ -12,27 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from core.files import replacing
-from core.settings import Settings, parse, read_yaml
 from reporting import figures, trajectories
+from reporting.figure_settings import FigureSettings, load_figures
 from reporting.figure_style import NothingToDraw
 from reporting.layout import CourseLayout, load_course, match
 from reporting.results import Results
 
-FIGURES = Path("config/figures.yaml")
 NOT_DRAWN = "not_drawn.txt"
 Drawing = tuple[str, Callable[[Path], object]]  # name of the file, and what draws it at a stem
-
-
-class Shown(Settings):
-    """What most sections of ``config/figures.yaml`` hold."""
-
-    methods: list[str]
-
-
-class References(Settings):
-    """Curves of what needs no training: label -> patterns of its methods."""
-
-    curves: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,22 +28,22 @@ class Grid:
 
     results: Results
 
-    def settings(self, section: str, model: type[Settings] = Shown) -> Settings:
-        """A section of ``config/figures.yaml``. Raises ``ConfigError`` naming file and key."""
-        sections = read_yaml(FIGURES)
-        return parse(model, sections.get(section, {}), f"{FIGURES}: {section}")
+    @cached_property
+    def sections(self) -> FigureSettings:
+        """``config/figures.yaml``."""
+        return load_figures()
 
     @cached_property
     def labels(self) -> dict[str, str]:
         """All methods, those of fewer curves first, so that these look most unlike each other."""
         labels = self.results.settings.methods
-        first = [*self.settings("turn").methods, *self.settings("curves").methods]
+        first = [*self.sections.turn.methods, *self.sections.curves.methods]
         return {m: labels[m] for m in dict.fromkeys([*first, *labels]) if m in labels}
 
     @cached_property
     def references(self) -> dict[str, list[str]]:
         """Label -> methods of the grid without training that are drawn as one curve."""
-        patterns = self.settings("references", References).curves.items()
+        patterns = self.sections.references.curves.items()
         found = {label: match(names, self.results.settings.methods) for label, names in patterns}
         return {label: methods for label, methods in found.items() if methods}
 
@@ -71,7 +58,7 @@ class Grid:
 
     def shown(self, data: pd.DataFrame, section: str = "curves") -> pd.DataFrame:
         """Rows of the methods that a section of the settings names."""
-        return data[data["method"].isin(self.settings(section).methods)]
+        return data[data["method"].isin(getattr(self.sections, section).methods)]
 
 
 def at(data: pd.DataFrame, base: str, task: str) -> pd.DataFrame:

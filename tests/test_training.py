@@ -34,6 +34,7 @@ from processes.sampling import Transition, noise, sample_ode, sample_trajectorie
 from rewards.base import RewardError
 from runs.config_files import load_base_model, load_method, load_task, method_names
 from runs.configuration import load_run
+from runs.logged import is_logged
 from runs.resolve import resolve_run
 from training import data
 from training.prompts import PromptList, PromptSet
@@ -128,6 +129,7 @@ def test_every_method_trains_three_updates(method, trained):
     assert any(v.any() for k, v in adapter.items() if "lora_B" in k)
     table = history(folder)
     assert (table[table.name == "train/clipped_share"].value == 0).all()  # on policy the ratio is exactly 1
+    assert not [name for name in set(table.name) if not is_logged(name)]  # runs/logged.py says what each is
     assert table.value.notna().all() and provenance["gradient_steps"] == load_run(folder).training.iterations
 
 

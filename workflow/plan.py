@@ -27,7 +27,7 @@ from runs.config_files import RESOURCES, load_base_model, load_method, load_task
 from runs.configuration import RunConfig, TaskConfig
 from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs
 from training.image_folder import METADATA
-from workflow.rendering import check_claims, check_instrument, check_tables
+from workflow.rendering import check_claims, check_figures, check_instrument, check_tables
 
 RESULTS = Path("results")
 
@@ -174,6 +174,7 @@ def make_plan(config: dict) -> Plan:
                 )
     check_instrument()
     check_claims()
+    check_figures()
     check_tables(config["tables"])
     rendering = rendering_settings(config, evaluation)
     recorded = expected_base(evaluation, rendering.bases)

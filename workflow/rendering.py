@@ -8,8 +8,19 @@ from pathlib import Path
 from core.settings import ConfigError
 from didactic.configuration import load as load_mixture
 from reporting import claim_tests, instrument_settings
-from reporting.layout import COURSE, TABLES, CourseTable, Table, load_course, load_layout, match
+from reporting.figure_settings import FIGURES, load_figures
+from reporting.layout import (
+    COURSE,
+    TABLES,
+    CourseTable,
+    Table,
+    load_course,
+    load_layout,
+    load_published,
+    match,
+)
 from runs.config_files import method_names, task_names
+from runs.logged import LOGGED, is_logged
 
 CLAIMS, MIXTURE = (Path(f"config/{name}.yaml") for name in ("claims", "gaussian_mixture"))
 LAYOUTS = {TABLES: load_layout, COURSE: load_course}
@@ -40,6 +51,19 @@ def check_claims() -> None:
                     raise ConfigError(
                         f"{CLAIMS}: claims.{name}: {key} names {named!r}; valid: {', '.join(known)}"
                     )
+            if test.history is not None and not is_logged(test.history):
+                raise ConfigError(
+                    f"{CLAIMS}: claims.{name}: history names {test.history!r}; valid: {', '.join(LOGGED)}"
+                )
+
+
+def check_figures() -> None:
+    """Raise ``ConfigError`` for a wrong setting of a figure, or a method that does not exist."""
+    known = method_names()
+    for key, named in load_figures(FIGURES).named().items():
+        for method in named:
+            if not any(fnmatchcase(one, method) for one in known):
+                raise ConfigError(f"{FIGURES}: {key} names {method!r}; valid: {', '.join(known)}")
 
 
 def _tables() -> dict[str, tuple[Path, Table | CourseTable]]:
@@ -49,8 +73,9 @@ def _tables() -> dict[str, tuple[Path, Table | CourseTable]]:
 
 
 def check_tables(requested: list[str]) -> None:
-    """Raise ``ConfigError`` for a table that does not exist."""
+    """Raise ``ConfigError`` for a table that does not exist, or wrong published numbers."""
     known = _tables()
+    load_published()
     for name in requested:
         if name not in known:
             raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(known)}")

@@ -91,11 +91,11 @@ def baselines(
 
 def drawings(grid: Grid) -> Iterator[Drawing]:
     """One figure for each base and task that has a baseline which no other figure is about."""
-    names, references = grid.settings("baselines").methods, grid.references
+    names, references = grid.sections.baselines.methods, grid.references
     shown = [*names, *sum(references.values(), [])]
     last = last_step(grid.results.scores.table)
     last = last[last["method"].isin(shown)]
-    own = {*sum(references.values(), []), *names} - set(grid.settings("curves").methods)
+    own = {*sum(references.values(), []), *names} - set(grid.sections.curves.methods)
     for base, task in grid.results.places():
         rows = at(last, base, task)
         if own & set(rows["method"]):

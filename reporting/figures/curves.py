@@ -10,7 +10,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from core.settings import Settings
 from reporting.draw import Drawing, Grid, at
 from reporting.figure_style import (
     STYLE,
@@ -28,13 +27,6 @@ REGULARISED = {"train/kl_loss": "KL loss, to the reference", "train/gated_share"
 STEPS, IMAGES = "step", "generated images"
 DECADES = 1e-5  # least shown of a logarithmic axis, as a share of the most
 PER_ROW = 3  # panels of a figure about one task
-
-
-class MultiReward(Settings):
-    """GARDO Fig. 8b: ``subject`` and what it is compared with."""
-
-    subject: str
-    methods: list[str]
 
 
 def draw_curve(ax: Axes, runs: pd.DataFrame, style: dict, marked: bool = False) -> None:
@@ -168,7 +160,7 @@ def drawings(grid: Grid) -> Iterator[Drawing]:
     )
 
     def multi_reward(stem: Path) -> Figure:
-        chosen = grid.settings("multi_reward", MultiReward)
+        chosen = grid.sections.multi_reward
         if chosen.subject not in set(history["method"]):
             raise NothingToDraw(f"no run of {chosen.subject}")
         tasks = history.loc[history["method"] == chosen.subject, ["base", "task"]].drop_duplicates()

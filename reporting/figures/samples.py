@@ -12,34 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from core.prompts import read as read_prompts
-from core.settings import Settings
 from evaluation import images as stored_images
 from evaluation.scores import ByImage
 from methods.maths.gate import uncertainty
 from reporting.draw import Drawing, Grid, at
+from reporting.figure_settings import SampleGrid, SampleSteps, Uncertain
 from reporting.figure_style import NothingToDraw, save
 from reporting.table_formats import decimal
 from runs.configuration import TaskTraining, load_run
 
 CELL = 0.85  # inches of one image
-
-
-class SampleGrid(Settings):
-    methods: list[str]
-    prompts: int
-    images_per_method: int
-
-
-class SampleSteps(Settings):
-    """The first method is where all start."""
-
-    methods: list[str]
-    prompts: int
-
-
-class Uncertain(Settings):
-    methods: list[str]
-    images: int
 
 
 def load_images(run: Path, suite: str, step: int, prompts: np.ndarray) -> np.ndarray:
@@ -195,11 +177,10 @@ def drawings(grid: Grid) -> Iterator[Drawing]:
     for base, task in results.places():
         suite, rows = results.settings.suites[task], at(scores[scores["own"]], base, task)
         common = (suite.name, read_prompts(Path(suite.prompts)), labels)
-        for name, draw, section, model in (
-            ("samples", sample_grid, "sample_grid", SampleGrid),
-            ("samples_over_training", sample_steps, "sample_steps", SampleSteps),
+        for name, draw, spec in (
+            ("samples", sample_grid, grid.sections.sample_grid),
+            ("samples_over_training", sample_steps, grid.sections.sample_steps),
         ):
-            spec = grid.settings(section, model)
             arguments = (rows, runs, *common, spec)
             yield (
                 f"{name}_{base}_{task}",
@@ -208,7 +189,7 @@ def drawings(grid: Grid) -> Iterator[Drawing]:
 
         def uncertain(stem: Path, rows=rows, common=common) -> Figure:
             gate = load_run(runs / rows["run"].iloc[0]).task_settings
-            spec = grid.settings("uncertain", Uncertain)
+            spec = grid.sections.uncertain
             return most_uncertain(rows, runs, results.scores.images, *common, gate, spec, stem)
 
         yield f"uncertain_{base}_{task}", uncertain

@@ -177,7 +177,7 @@ def pareto(
 
 def drawings(grid: Grid) -> Iterator[Drawing]:
     scores, proxies = grid.results.scores.table, grid.results.settings.proxies
-    methods, references = grid.settings("curves").methods, grid.references
+    methods, references = grid.sections.curves.methods, grid.references
     shown = scores[scores["method"].isin([*methods, *sum(references.values(), [])])]
     yield (
         "over_optimisation",

@@ -143,7 +143,7 @@ def gold_over_proxy(
 
 
 def drawings(grid: Grid) -> Iterator[Drawing]:
-    common = (grid.labels, grid.settings("turn").methods, grid.course.control)
+    common = (grid.labels, grid.sections.turn.methods, grid.course.control)
     yield "proxy_versus_gold", lambda stem: gold_over_proxy(grid.windows, stem, *common)
     for base, task in grid.results.places():
         curves = at(grid.windows, base, task)
