@@ -39,7 +39,7 @@ def planned(configfiles: list[str], target: str) -> tuple[Counter, Jobs]:
     command += ["--configfile", *configfiles, "--", target]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"{' '.join(command[2:])} failed:\n{done.stderr.strip()}")
+        raise ValueError(f"{' '.join(configfiles)}: no plan for {target!r}: {one_line(done.stderr)}")
     counts, jobs, seen = Counter(), [], set()
     for line in done.stdout.splitlines()[1:]:
         output, _, rule, *_, state = line.split("\t")
@@ -52,6 +52,13 @@ def planned(configfiles: list[str], target: str) -> tuple[Counter, Jobs]:
             counts[rule] += 1
             jobs.append((rule, wildcards))
     return counts, Jobs.of(jobs)
+
+
+def one_line(said: str) -> str:
+    """What Snakemake says of a failure below the title of its last exception."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    titles = [number for number, line in enumerate(lines) if re.match(r"\w+(Exception|Error)\b.*:$", line)]
+    return "; ".join(lines[titles[-1] + 1 :] if titles else lines) or "Snakemake gave no reason"
 
 
 def _wildcards(rule: str, output: Path) -> dict[str, str]:
@@ -210,8 +217,8 @@ def report(plan: Plan, counts: Counter, jobs: Jobs, title: str, details: bool = 
     """The plan as text: one screen, or with ``details`` every address, licence and command."""
     table = training_table(plan, jobs)
     images = sum(images_of(plan, plan.runs[name]) for name in jobs.evaluate)
-    RESULTS.mkdir(exist_ok=True)
-    needed, free = needed_bytes(plan, jobs) / 1e9, shutil.disk_usage(RESULTS).free / 1e9
+    folder = RESULTS if RESULTS.exists() else RESULTS.absolute().parent
+    needed, free = needed_bytes(plan, jobs) / 1e9, shutil.disk_usage(folder).free / 1e9
     prompts = prompt_lines(jobs) if details else prompt_summary(jobs)
     weights = weight_lines(plan, jobs) if details else weight_summary(plan, jobs)
     return "\n".join(
