@@ -28,6 +28,13 @@ class _Objects(Settings):
     position: tuple[str, int] | None = None
 
 
+class _Sign(Settings):
+    """Text on a surface of a colour."""
+
+    text: str = Field(min_length=1)
+    color: str = Field(min_length=1)
+
+
 class _Prompt(Settings):
     """The part of a prompt that has a meaning here; sets may have keys of their own."""
 
@@ -37,6 +44,8 @@ class _Prompt(Settings):
     prompt: str = Field(min_length=1)
     include: list[_Objects] = []
     exclude: list[_Objects] = []
+    sign: _Sign = Field(default=None)  # where it stands it is one
+    background: str = Field(default=None)
 
     @model_validator(mode="after")
     def _positions(self):
