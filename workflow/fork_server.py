@@ -6,10 +6,10 @@ The workflow starts one server when it runs jobs on its own machine (``start``),
 them over (``hand_over``). The server has imported libraries only: the suite's own code is read by each job,
 as it is then.
 
-A job is one message on a Unix socket in a folder that only this user may enter: module, arguments, folder
-and environment in JSON, together with the job's standard files. The answers are that it has
-started, and its exit status. A job whose client or server has ended is ended too, and the server ends with the
-process that started it: a workflow that is killed leaves no job that writes on.
+A job is one message on a Unix socket in a folder that only this user may enter: module, arguments, working
+directory and environment in JSON, together with the job's standard files. The answers are that it has
+started, and its exit status. A job whose client or server has ended is ended too, and the server ends with
+the process that started it: a workflow that is killed leaves no job that writes on.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def start(environment: dict[str, str], libraries: Iterable[str] = LIBRARIES) -> 
 
 def address(folder: str) -> str:
     """The socket for jobs of this Python environment: another one has other libraries."""
-    return f"{folder}/{hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]}"
+    return f"{folder}/{hashlib.sha256(os.path.realpath(sys.prefix).encode()).hexdigest()[:16]}"
 
 
 def hand_over(module: str, arguments: list[str]) -> int | None:
