@@ -18,6 +18,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 
 from base_models.cpu_engine import MergedTransformer, has_bf16, merged_weights, plain_copy
+from core.media import Medium
 from core.settings import Settings
 
 POLICY = "policy"
@@ -113,6 +114,7 @@ class BaseModel(ABC):
     """A pipeline, its LoRA adapters and the few things one does with them."""
 
     name: ClassVar[str]
+    medium: ClassVar[Medium] = "image"  # what it makes of a prompt
     transformer: torch.nn.Module  # with the adapters
     network: torch.nn.Module | MergedTransformer  # what ``predict`` runs
 
@@ -140,7 +142,7 @@ class BaseModel(ABC):
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent, without the batch; image-like, (C, H, W)."""
+        """Shape of one latent, without the batch: (C, H, W), or of any other rank."""
 
     @property
     def classifier_free_guidance(self) -> bool:
@@ -165,11 +167,11 @@ class BaseModel(ABC):
 
     @abstractmethod
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents -> images, float32 (N, 3, H, W) in [0, 1]."""
+        """Latents -> media of ``medium``, float32 (N, 3, H, W) or (N, F, 3, H, W) in [0, 1]."""
 
     @abstractmethod
-    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) in [0, 1] -> normalised latents (N, ...)."""
+    def encode(self, media: torch.Tensor) -> torch.Tensor:
+        """Media as ``decode`` gives them -> normalised latents (N, ...)."""
 
     @abstractmethod
     def save_lora(self, folder: Path, layers: dict[str, torch.Tensor]) -> None:

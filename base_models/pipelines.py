@@ -92,8 +92,8 @@ class PipelineModel(BaseModel):
         return (images / 2 + 0.5).clamp(0, 1).contiguous()
 
     @torch.no_grad()
-    def encode_images(self, images):
-        z = self.vae.encode((images * 2 - 1).to(self.vae.dtype)).latent_dist.mean.float()
+    def encode(self, media):
+        z = self.vae.encode((media * 2 - 1).to(self.vae.dtype)).latent_dist.mean.float()
         return (z - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     def save_lora(self, folder, layers):

@@ -5,18 +5,23 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core.media import film_strip
+
 CELL = 72  # pixels
 CAPTION = 260
 
 
 def contact_sheet(images: np.ndarray, captions: list[str]) -> Image.Image:
-    """uint8 (rows, columns, H, W, 3) -> a sheet with one caption per row."""
+    """uint8 (rows, columns, H, W, 3), or clips, -> a sheet with one caption per row; film strips of clips."""
     rows, columns = images.shape[:2]
-    sheet = Image.new("RGB", (CAPTION + columns * CELL, rows * CELL), "white")
+    strip = film_strip(images[0, 0])
+    width = CELL * strip.shape[1] // images.shape[-2]
+    sheet = Image.new("RGB", (CAPTION + columns * width, rows * CELL), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for r in range(rows):
         draw.text((6, r * CELL + CELL // 2 - 8), captions[r], fill="black", font=font)
         for c in range(columns):
-            cell = Image.fromarray(images[r, c]).resize((CELL - 2, CELL - 2), Image.Resampling.NEAREST)
-            sheet.paste(cell, (CAPTION + c * CELL + 1, r * CELL + 1))
+            picture = Image.fromarray(film_strip(images[r, c]))
+            cell = picture.resize((width - 2, CELL - 2), Image.Resampling.NEAREST)
+            sheet.paste(cell, (CAPTION + c * width + 1, r * CELL + 1))
     return sheet

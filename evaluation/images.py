@@ -1,8 +1,9 @@
 """A run's evaluation images as files: one per suite and step, each image compressed without loss.
 
 A file is a Parquet table with the columns step, suite, prompt (its index in the suite), image (its index
-among those of the prompt) and png. It says what its images were made from (``made_from``), so that equal ones
-are neither sampled nor scored twice. Nothing but figures reads them once a run is scored.
+among those of the prompt) and png; the frames of a clip stand one below the other in its png. It says what
+its images were made from (``made_from``), so that equal ones are neither sampled nor scored twice. Nothing
+but figures reads them once a run is scored.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ SCHEMA = pa.schema(
     [("step", pa.int64()), ("suite", pa.string()), ("prompt", pa.int64()), ("image", pa.int64())]
     + [("png", pa.binary())]
 )
-GROUP = 64  # images that are written and read at a time
-MADE_FROM, PIXELS = b"made_from", b"pixels"
+GROUP, GROUP_BYTES = 64, 2**28  # images that are written and read at a time, and the most that they may take
+MADE_FROM, PIXELS, FRAMES = b"made_from", b"pixels", b"frames"
 
 
 class ImageFileError(ValueError):
@@ -38,7 +39,7 @@ def path_of(folder: Path, suite: str, step: int) -> Path:
 
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+    Image.fromarray(pixels.reshape(-1, *pixels.shape[-2:])).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
@@ -47,11 +48,12 @@ def _writer(path: Path) -> pq.ParquetWriter:
 
 
 def write(path: Path, pixels: Iterable[np.ndarray], *, k: int, suite: str, step: int, made_from: str) -> None:
-    """``pixels``: images uint8 (H, W, 3), ``k`` of each prompt, of which no more than a few are held."""
-    pixels, digest = iter(pixels), hashlib.sha256()
+    """``pixels``: images uint8 (H, W, 3) or clips (F, H, W, 3), ``k`` of each prompt, few held at once."""
+    first, pixels, digest = *_looked_at(pixels), hashlib.sha256()
+    size = max(1, min(GROUP, GROUP_BYTES // first.nbytes))
     with replacing(path) as temporary, _writer(temporary) as writer:
-        for start in itertools.count(0, GROUP):
-            group = list(itertools.islice(pixels, GROUP))
+        for start in itertools.count(0, size):
+            group = list(itertools.islice(pixels, size))
             if not group:
                 break
             for image in group:
@@ -61,6 +63,15 @@ def write(path: Path, pixels: Iterable[np.ndarray], *, k: int, suite: str, step:
             arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
         writer.add_key_value_metadata({MADE_FROM: made_from, PIXELS: digest.hexdigest()})
+        if first.ndim == 4:
+            writer.add_key_value_metadata({FRAMES: str(len(first))})
+
+
+def _looked_at(pixels: Iterable[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The first one, and all of them."""
+    pixels = iter(pixels)
+    first = next(pixels)
+    return first, itertools.chain([first], pixels)
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -90,21 +101,27 @@ def digest(path: Path) -> str:
 
 
 def stream(path: Path, wanted: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Images uint8 (H, W, 3) of a file one by one, without holding them all; ``wanted``: ascending rows."""
+    """Images uint8 (H, W, 3) or clips (F, H, W, 3) of a file one by one, without holding them all.
+
+    ``wanted``: ascending rows.
+    """
     with _opened(path) as file:
+        size = file.metadata.row_group(0).num_rows
+        frames = [int(n) for name, n in file.metadata.metadata.items() if name == FRAMES]
         keep = np.arange(file.metadata.num_rows) if wanted is None else wanted
         try:
-            for group in np.unique(keep // GROUP).tolist():
+            for group in np.unique(keep // size).tolist():
                 pngs = file.read_row_group(group, columns=["png"], use_threads=False).column(0)
-                for row in keep[keep // GROUP == group].tolist():
-                    with Image.open(io.BytesIO(pngs[row % GROUP].as_py())) as image:
-                        yield np.asarray(image)
+                for row in keep[keep // size == group].tolist():
+                    with Image.open(io.BytesIO(pngs[row % size].as_py())) as image:
+                        pixels = np.asarray(image)
+                    yield pixels.reshape(*frames, -1, *pixels.shape[1:])
         except (pa.ArrowInvalid, OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
             raise _damaged(path, error) from None
 
 
 def load(path: Path, prompts: np.ndarray, k: int) -> np.ndarray:
-    """The images of some prompts (P,), given ascending, uint8 (P, k, H, W, 3)."""
+    """The images of some prompts (P,), given ascending, uint8 (P, k, ..., H, W, 3)."""
     rows = (np.asarray(prompts)[:, None] * k + np.arange(k)).flatten()
     pixels = np.stack(list(stream(path, rows)))
     return pixels.reshape(len(prompts), k, *pixels.shape[1:])

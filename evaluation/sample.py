@@ -22,6 +22,7 @@ from base_models import open_base_model
 from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
 from core.files import replacing, sha256, write_json
 from core.finite import check_finite
+from core.media import to_pixels
 from core.prompts import read as read_prompts
 from core.seeding import generator
 from evaluation import images, measures
@@ -62,11 +63,6 @@ def measures_file(out: Path, step: int) -> Path:
     return out / f"measures_{step:06d}.json"
 
 
-def to_bytes(pixels: torch.Tensor) -> torch.Tensor:
-    """Float (N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3) on the CPU."""
-    return (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
-
-
 @dataclass
 class Sampler:
     """A base model with what all evaluated steps of a run share: prompts, their embeddings, held-out data."""
@@ -105,7 +101,7 @@ class Sampler:
         return hashlib.sha256(json.dumps([*parts, *more], sort_keys=True).encode()).hexdigest()
 
     def images(self, suite: str) -> Iterator[np.ndarray]:
-        """uint8 (H, W, 3) by the loaded adapter, as many of each prompt as the settings say."""
+        """Pixels uint8 (..., H, W, 3) by the loaded adapter, as many of each prompt as the settings say."""
         (embeddings, empty), prompts = self._encoded, self.prompts[suite]
         model, k, batch = self.model, self.settings.images_per_prompt, self.settings.batch
         for rows in torch.arange(len(prompts) * k).split(batch):
@@ -123,7 +119,7 @@ class Sampler:
                 )
             pixels = decode(model, latents, batch)
             check_finite({"images": pixels}, f"{self.config.run}, suite {suite}")
-            yield from to_bytes(pixels).numpy()
+            yield from to_pixels(pixels).numpy()
 
     def measures(self) -> dict[str, float]:
         """KL from the base and diffusion loss of the loaded adapter on one image per prompt of the own suite.

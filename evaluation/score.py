@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 import rewards
+from core.media import to_media
 from core.prompts import count_objects
 from core.prompts import read as read_prompts
 from core.tables import write_table
@@ -53,24 +54,21 @@ class ScoredFile:
 
     @cached_property
     def _kept(self) -> np.ndarray | None:
-        """All images uint8 (n * k, H, W, 3), where they are few enough to be kept."""
+        """All pixels uint8 (n * k, ..., H, W, 3), where they are few enough to be kept."""
         first = next(images.stream(self.path))
         if first.nbytes * len(self.prompts) * self.k > KEPT_BYTES:
             return None
         return np.stack(list(images.stream(self.path)))
 
     def read(self, prompts: torch.Tensor) -> Iterator[tuple[torch.Tensor, list[dict]]]:
-        """Images of these prompts (m,), float (c, 3, H, W) in [0, 1], with the prompt of each; as many at a
-        time as a suite of photographs leaves memory for."""
+        """Media of these prompts (m,), float (c, ..., 3, H, W) in [0, 1], with the prompt of each; as many at
+        a time as a suite of photographs leaves memory for."""
         rows = (prompts[:, None] * self.k + torch.arange(self.k)).flatten()
         pixels = images.stream(self.path, rows.numpy()) if self._kept is None else iter(self._kept[rows])
         image = next(images.stream(self.path)) if self._kept is None else self._kept[0]
         for chunk in rows.split(max(1, CHUNK_BYTES // (4 * image.size))):
-            stacked = torch.from_numpy(np.stack([next(pixels) for _ in chunk]))
-            yield (
-                stacked.permute(0, 3, 1, 2).float() / 255,
-                [self.prompts[i] for i in (chunk // self.k).tolist()],
-            )
+            media = to_media(np.stack([next(pixels) for _ in chunk]))
+            yield media, [self.prompts[i] for i in (chunk // self.k).tolist()]
 
     def metrics(self) -> list[tuple[str, str, tuple[int, int] | None]]:
         """(metric, the reward that measures it, inclusive range of object counts or None for all)."""

@@ -160,7 +160,7 @@ class Scorer:
         scores = {name: reward(images, texts, metadata) for name, reward in wanted.items()}
         if monitored:
             for name, reward in ((n, r) for n, r in wanted.items() if n != ORACLE):
-                for part, values in reward.components(images, texts, metadata).items():
+                for part, values in reward.parts(images, texts, metadata).items():
                     scores[f"{name}.{part}"] = values
         if self.features and (monitored or self.needs.features):
             scores[FEATURES] = self.features(images)

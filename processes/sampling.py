@@ -166,6 +166,6 @@ def sample_ode(
 
 
 def decode(model: BaseModel, latents: torch.Tensor, batch: int) -> torch.Tensor:
-    """Images float32 (N, 3, H, W) in [0, 1], quantised to 8 bits as a saved file would be."""
-    images = torch.cat([model.decode(z) for z in latents.split(min(batch, DECODED_TOGETHER))])
-    return (images * 255).round() / 255
+    """Media float32 (N, ..., 3, H, W) in [0, 1], quantised to 8 bits as a saved file would be."""
+    media = torch.cat([model.decode(z) for z in latents.split(min(batch, DECODED_TOGETHER))])
+    return (media * 255).round() / 255

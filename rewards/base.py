@@ -1,4 +1,4 @@
-"""The contract of a reward: images and prompts in, one float per image out."""
+"""The contract of a reward: images or clips and their prompts in, one float for each out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from core.media import Medium, as_frames, by_clip, medium_of
 from rewards.published.hub import HubFiles
 
 
@@ -23,6 +24,7 @@ class Reward(ABC):
     - ``name``: the name in configs and score tables.
     - ``role``: what it usually is: proxy, auxiliary, unseen, gold or artefact. A task may use it otherwise;
       the role in a score table is that of the task.
+    - ``medium``: what ``score`` judges. What judges images judges a clip by the mean over its frames.
     - ``scale``: range and unit of the score.
     - ``licence``: of the weights and of the code they come from.
     - ``weights``: files under ``resources/`` that must match ``resources/SHA256SUMS``; empty for rules.
@@ -35,6 +37,7 @@ class Reward(ABC):
 
     name: ClassVar[str]
     role: ClassVar[str] = "unseen"
+    medium: ClassVar[Medium] = "image"
     scale: ClassVar[str]
     licence: ClassVar[str]
     weights: ClassVar[tuple[str, ...]] = ()
@@ -45,10 +48,10 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> torch.Tensor:
-        """Score images.
+        """Score media of the class's ``medium``.
 
         Args:
-            images: float (N, 3, H, W) in [0, 1].
+            images: float (N, 3, H, W) in [0, 1]; where ``medium`` is "clip", (N, F, 3, H, W).
             prompts: N captions.
             metadata: N prompt dicts in GenEval's schema (see ``scenes.prompts``).
 
@@ -76,8 +79,20 @@ class Reward(ABC):
     def check_prompts(cls, metadata: list[dict]) -> None:
         """Raise ``ValueError`` for a prompt this reward cannot score. Called before any job starts."""
 
+    @classmethod
+    def can_judge(cls, medium: Medium) -> bool:
+        """Whether it can be asked about what a base model makes."""
+        return cls.medium in ("image", medium)
+
+    def parts(self, media: torch.Tensor, prompts: list[str], metadata: list[dict]) -> dict[str, torch.Tensor]:
+        """``components`` of media that it can judge; of a clip, over the frames to which they apply."""
+        if self.medium == medium_of(media):
+            return self.components(media, prompts, metadata)
+        found = self.components(*as_frames(media, prompts, metadata))
+        return {name: by_clip(values, media).nanmean(1) for name, values in found.items()}
+
     def __call__(self, images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> torch.Tensor:
-        """Score and check: raises ``RewardError`` naming the reward and the prompt.
+        """Score media that it can judge, and check: raises ``RewardError`` naming the reward and the prompt.
 
         Images that are not finite are a broken policy's; as bytes they would be ordinary ones.
         """
@@ -86,14 +101,25 @@ class Reward(ABC):
             raise RewardError(
                 f"reward {self.name!r} was given an image that is not finite ({prompts[bad]!r})"
             )
+        medium = medium_of(images)
+        if not self.can_judge(medium):
+            raise RewardError(f"reward {self.name!r} judges clips and was given images")
         with torch.inference_mode():
-            scores = torch.as_tensor(self.score(images, prompts, metadata), dtype=torch.float32)
+            if self.medium == medium:
+                scores = self.scored(images, prompts, metadata)
+            else:
+                scores = by_clip(self.scored(*as_frames(images, prompts, metadata)), images).mean(1)
+        if not torch.isfinite(scores).all():
+            bad = int((~torch.isfinite(scores)).nonzero()[0])
+            raise RewardError(f"reward {self.name!r} returned {scores[bad]} for prompt {prompts[bad]!r}")
+        return scores
+
+    def scored(self, images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> torch.Tensor:
+        """``score`` as float32 (N,)."""
+        scores = torch.as_tensor(self.score(images, prompts, metadata), dtype=torch.float32)
         if scores.shape != (len(images),):
             raise RewardError(
                 f"reward {self.name!r} returned shape {tuple(scores.shape)} for {len(images)} images "
                 f"(first prompt: {prompts[0]!r})"
             )
-        if not torch.isfinite(scores).all():
-            bad = int((~torch.isfinite(scores)).nonzero()[0])
-            raise RewardError(f"reward {self.name!r} returned {scores[bad]} for prompt {prompts[bad]!r}")
         return scores

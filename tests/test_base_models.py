@@ -318,7 +318,7 @@ def test_latents_of_images_are_those_the_decoder_takes(name, settings):
     model = open_base_model(settings(name))
     size = model.config.image_size
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    latents = model.encode_images(images)
+    latents = model.encode(images)
     assert latents.shape == (2, *model.latent_shape) and model.decode(latents).shape == images.shape
     raw = model.vae.encode(images * 2 - 1).latent_dist.mean
     assert torch.allclose(

@@ -35,7 +35,7 @@ def test_images_become_latents_in_the_order_of_the_prompts(folder, tmp_path):
     chosen = PromptSet(prompts, {}, model)
     latents = ImageFolder(folder).latents(model, chosen.prompts, 1, batch=1)
     assert latents.shape == (2, *model.latent_shape)
-    alone = model.encode_images(load_square(folder / "c.png", 32)[None])
+    alone = model.encode(load_square(folder / "c.png", 32)[None])
     assert torch.allclose(latents[:1], alone, atol=1e-5)
     data.save(tmp_path / "latents.safetensors", latents, chosen, 1)
     drawn = data.DataSet(tmp_path / "latents.safetensors", chosen).draw(torch.tensor([1]), torch.Generator())

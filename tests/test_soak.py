@@ -34,6 +34,7 @@ grid:
   - {base: tiny-sd3, task: ocr, methods: [base, gardo, ddrl_synthetic]}
 """
 TARGETS = ["results/tables", "mlflow"]
+LOGGED = "t.key = 'goodhart.run' and r.lifecycle_stage = 'active'"
 MEASURED = ("time", "seconds", "memory", "cost")  # of the machine, in scores and MLflow
 
 
@@ -100,10 +101,10 @@ def files(folder: Path) -> dict[str, bytes | list]:
         found[str(path.relative_to(results))] = table[~measured].astype(str).to_numpy().tolist()
     found["tables/main.md"] = (results / "tables" / "main.md").read_bytes()
     with sqlite3.connect(results / "mlflow.db") as database:
-        names = "select t.value, count(*) from tags t where t.key = 'goodhart.run' group by 1 order by 1"
+        names = f"select value, count(*) from tags t join runs r using (run_uuid) where {LOGGED} group by 1"
         found["mlflow runs"] = database.execute(names).fetchall()
-        metrics = """select t.value, m.key, m.step, m.value from metrics m
-                     join tags t on t.run_uuid = m.run_uuid where t.key = 'goodhart.run' order by 1, 2, 3"""
+        metrics = f"""select t.value, m.key, m.step, m.value from metrics m join tags t using (run_uuid)
+                      join runs r using (run_uuid) where {LOGGED} order by 1, 2, 3"""
         rows = pd.DataFrame(database.execute(metrics).fetchall(), columns=["run", "key", "step", "value"])
         found["mlflow"] = rows[~rows["key"].str.contains("|".join(MEASURED))].to_numpy().tolist()
     return found

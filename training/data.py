@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from base_models.base import BaseModel
 from core.files import read_tensors, replacing, sort_metadata, write_text
+from core.media import to_media
 from core.seeding import generator, seed_of
 from core.tables import damaged
 from processes.sampling import noise, sample_ode
@@ -108,8 +109,7 @@ def encode_scenes(
     parts, wanted = [], [(p, k) for p in prompts for k in range(per_prompt)]
     for start in tqdm(range(0, len(wanted), batch), desc="drawing data", unit="batch", mininterval=2):
         scenes = [render(p, seed_of(kind, k)) for p, k in wanted[start : start + batch]]
-        pixels = torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).float() / 255
-        parts.append(model.encode_images(pixels.to(model.device)))
+        parts.append(model.encode(to_media(np.stack(scenes)).to(model.device)))
     return torch.cat(parts)
 
 

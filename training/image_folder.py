@@ -61,7 +61,7 @@ class ImageFolder:
         starts = range(0, len(files), batch)
         for start in tqdm(starts, desc="encoding images", unit="batch", mininterval=2):
             images = [load_square(path, model.config.image_size) for path in files[start : start + batch]]
-            parts.append(model.encode_images(torch.stack(images).to(model.device)).cpu())
+            parts.append(model.encode(torch.stack(images).to(model.device)).cpu())
         return torch.cat(parts)
 
 

@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from core.media import film_strip
 from core.prompts import read as read_prompts
 from evaluation import images as stored_images
 from evaluation.scores import ByImage
@@ -25,15 +26,17 @@ CELL = 0.85  # inches of one image
 
 
 def load_images(run: Path, suite: str, step: int, prompts: np.ndarray) -> np.ndarray:
-    """uint8 (P, k, H, W, 3) of these prompts at one evaluated step."""
+    """Pictures uint8 (P, k, H, W', 3) of these prompts at one evaluated step; of clips, film strips."""
     path = stored_images.path_of(run / "images", suite, step)
     if not path.exists():
         raise NothingToDraw(f"{path} is absent; evaluating the run makes it")
-    return stored_images.load(path, prompts, stored_images.per_prompt(path))
+    media = stored_images.load(path, prompts, stored_images.per_prompt(path))
+    pictures = [film_strip(pixels) for pixels in media.reshape(-1, *media.shape[2:])]
+    return np.stack(pictures).reshape(*media.shape[:2], *pictures[0].shape)
 
 
 def _strip(ax: Axes, images: np.ndarray) -> None:
-    """k images (k, H, W, 3) side by side."""
+    """k pictures (k, H, W, 3) side by side."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     ax.imshow(np.concatenate(list(padded), axis=1), interpolation="nearest")
     ax.set(xticks=[], yticks=[])

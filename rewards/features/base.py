@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from core.media import as_frames, by_clip, medium_of
 from rewards.base import RewardError
 from rewards.published.hub import HubFiles
 
@@ -31,12 +32,14 @@ class Features(ABC):
 
     @abstractmethod
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """float (N, 3, H, W) in [0, 1] -> float32 (N, D), not normalised."""
+        """Images float (N, 3, H, W) in [0, 1] -> float32 (N, D), not normalised."""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed and check: raises ``RewardError`` naming the encoder."""
+        """Embed and check: raises ``RewardError`` naming the encoder. A clip has the mean over its frames."""
         with torch.inference_mode():
-            features = self.embed(images)
+            of_frames = medium_of(images) == "clip"
+            features = self.embed(*as_frames(images)) if of_frames else self.embed(images)
+            features = by_clip(features, images).mean(1) if of_frames else features
         if features.ndim != 2 or len(features) != len(images) or not torch.isfinite(features).all():
             raise RewardError(
                 f"features {self.name!r} of {len(images)} images have shape {tuple(features.shape)}"

@@ -26,7 +26,7 @@ def device() -> torch.device:
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """float (N, 3, H, W) in [0, 1] -> uint8 of the same shape, on the CPU."""
+    """float (N, ..., 3, H, W) in [0, 1] -> uint8 of the same shape, on the CPU."""
     return (images.detach().float() * 255).round().clamp(0, 255).byte().cpu()
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
+from core.media import medium_of
 from rewards.base import Reward, RewardError
 from rewards.service import wire
 from rewards.service.environment import EnvironmentMissing, interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUEST = 16  # images per request; bounds the size of a message, no effect on the scores
+REQUEST = 16  # images or frames per request, at least one clip; bounds a message's size, changes no score
 STARTUP = 900  # seconds to import and load; reading 17 GB from a network disk takes minutes
 ANSWER = 300  # seconds to score one request
 ATTEMPTS = 3
@@ -38,6 +39,7 @@ class IsolatedReward(Reward):
     def __init__(self, reward: type[Reward]):
         self.reward = reward
         self.name, self.scale, self.licence = reward.name, reward.scale, reward.licence
+        self.medium = reward.medium
         self._variables = _environment()  # here: a thread that scores does not know its process's GPU
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
@@ -45,8 +47,9 @@ class IsolatedReward(Reward):
 
     def score(self, images, prompts, metadata):
         scores: list[float] = []
-        for start in range(0, len(images), REQUEST):
-            rows = slice(start, start + REQUEST)
+        size = REQUEST if medium_of(images) == "image" else max(1, REQUEST // images.shape[1])
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
             scores += self._persist(wire.pack(images[rows], prompts[rows], metadata[rows]))
         return torch.tensor(scores)
 

@@ -16,7 +16,7 @@ class WireError(ValueError):
 
 
 def pack(images: torch.Tensor, prompts: list[str], metadata: list[dict]) -> bytes:
-    """float images (N, 3, H, W) in [0, 1], rounded to 8 bits as a saved file would be."""
+    """Float images (N, 3, H, W) or clips (N, F, 3, H, W) in [0, 1], rounded to 8 bits as in a saved file."""
     header = {"prompts": json.dumps(prompts), "metadata": json.dumps(metadata)}
     return safetensors.torch.save({"images": to_uint8(images).contiguous()}, header)
 
@@ -30,8 +30,9 @@ def unpack(message: bytes) -> tuple[torch.Tensor, list[str], list[dict]]:
         prompts, metadata = json.loads(header["prompts"]), json.loads(header["metadata"])
     except (safetensors.SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise WireError(f"not a safetensors message with images, prompts and metadata: {error}") from None
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise WireError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    if images.dtype != torch.uint8 or images.ndim not in (4, 5) or images.shape[-3] != 3:
+        valid = "uint8 (N, 3, H, W) or (N, F, 3, H, W)"
+        raise WireError(f"images must be {valid}, got {images.dtype} {tuple(images.shape)}")
     for name, values, kind in (("prompts", prompts, str), ("metadata", metadata, dict)):
         if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
             raise WireError(f"{name} must be a list of {'texts' if kind is str else 'mappings'}")
