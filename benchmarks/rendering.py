@@ -29,8 +29,9 @@ from evaluation.configuration import EvaluationConfig, load_evaluation, roles
 from evaluation.scores import COSTS, DIFFUSION_LOSS, KL
 from runs.config_files import load_task
 from runs.configuration import RunConfig
-from runs.resolve import resolve_grid
+from runs.resolve import grid_rows, resolve_grid
 from workflow.plan import rendering_settings
+from workflow.rendering import filled_tables
 
 BASE = "tiny-sd3"
 SEEDS = [1, 2, 3, 4, 5]
@@ -116,8 +117,8 @@ def write_results(config: dict, results: Path) -> Path:
     written = [_write_run(run, evaluation, results, rng) for run in runs.values()]
     pd.DataFrame([row for rows, _ in written for row in rows]).to_parquet(results / "scores.parquet")
     pd.concat([single for _, single in written]).to_parquet(results / "image_scores.parquet")
-    settings = results / "rendering.yaml"
-    settings.write_text(to_yaml(rendering_settings(config, evaluation).model_dump()))
+    settings, tables = results / "rendering.yaml", filled_tables(grid_rows(config))
+    settings.write_text(to_yaml(rendering_settings(config, evaluation, tables).model_dump()))
     return settings
 
 

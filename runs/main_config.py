@@ -50,7 +50,7 @@ class MainConfig(Settings):
     training: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
-    tables: Names
+    tables: Names | None = Field(None, description="null: every table that the grid fills")
     grid: list[GridEntry] = Field(min_length=1)
 
 

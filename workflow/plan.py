@@ -29,7 +29,7 @@ from runs.config_files import RESOURCES, load_base_model, load_method, load_task
 from runs.configuration import RunConfig, TaskConfig
 from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs
 from training.image_folder import METADATA
-from workflow.rendering import check_claims, check_figures, check_instrument, check_tables
+from workflow.rendering import check_claims, check_figures, check_instrument, check_tables, filled_tables
 
 RESULTS = Path("results")
 
@@ -178,8 +178,9 @@ def make_plan(config: dict) -> Plan:
     check_instrument()
     check_claims()
     check_figures()
-    check_tables(config["tables"])
-    rendering = rendering_settings(config, evaluation)
+    tables = filled_tables(rows) if config["tables"] is None else config["tables"]
+    check_tables(tables)
+    rendering = rendering_settings(config, evaluation, tables)
     recorded = expected_base(evaluation, rendering.bases)
     settings = {
         # Apart, so that a task more in the grid scores no other's images again.
@@ -195,7 +196,7 @@ def make_plan(config: dict) -> Plan:
         evaluation,
         tasks,
         rows,
-        config["tables"],
+        tables,
         {name: to_yaml(value.model_dump(mode="json")) for name, value in settings.items()},
         Path(store) if store else None,
         tuple(stored_runs(runs, Path(store))) if store else (),
@@ -234,7 +235,7 @@ def stored_runs(runs: dict[str, RunConfig], store: Path) -> list[str]:
     ]
 
 
-def rendering_settings(config: dict, evaluation: EvaluationConfig) -> RenderingSettings:
+def rendering_settings(config: dict, evaluation: EvaluationConfig, tables: list[str]) -> RenderingSettings:
     rows = grid_rows(config)
     tasks = {row.task: load_task(row.task) for row in rows}
     methods = dict.fromkeys(method for row in rows for method in row.methods)
@@ -247,5 +248,5 @@ def rendering_settings(config: dict, evaluation: EvaluationConfig) -> RenderingS
         suites={
             task: OwnSuite(name=name, prompts=evaluation.suites[name].prompts) for task, name in own.items()
         },
-        tables=config["tables"],
+        tables=tables,
     )

@@ -81,20 +81,26 @@ def check_tables(requested: list[str]) -> None:
             raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(known)}")
 
 
+def filled_tables(rows: list) -> list[str]:
+    """Every table of which the grid has a row, in the order of their files."""
+    return [name for name, (_, spec) in _tables().items() if _has_row(spec, rows)]
+
+
 def empty_tables(requested: list[str], rows: list) -> list[str]:
     """One line for each requested table that no row of the grid would fill."""
-    base_method, known, lines = load_layout().base_method, _tables(), []
-    bases = list(dict.fromkeys(row.base for row in rows))
+    known, bases = _tables(), list(dict.fromkeys(row.base for row in rows))
+    return [
+        f"key 'tables' names {name!r}, for which the grid has no row: {path} wants the bases "
+        f"{spec.chosen_bases(bases) or 'after the first'}, one of the tasks {', '.join(spec.tasks)} and "
+        f"one of the methods {', '.join(spec.subject or spec.methods)}"
+        for name, (path, spec) in ((name, known[name]) for name in requested)
+        if not _has_row(spec, rows)
+    ]
+
+
+def _has_row(spec: Table | CourseTable, rows: list) -> bool:
     methods = dict.fromkeys(method for row in rows for method in row.methods)
-    for name in requested:
-        path, spec = known[name]
-        tasks = match(spec.tasks, [row.task for row in rows])
-        _, subject = spec.chosen_methods(methods, base_method)
-        chosen = spec.chosen_bases(bases)
-        if not any(r.base in chosen and r.task in tasks and subject & set(r.methods) for r in rows):
-            lines.append(
-                f"key 'tables' names {name!r}, for which the grid has no row: {path} wants the bases "
-                f"{chosen or 'after the first'}, one of the tasks {', '.join(spec.tasks)} and one of the "
-                f"methods {', '.join(spec.subject or spec.methods)}"
-            )
-    return lines
+    _, subject = spec.chosen_methods(methods, load_layout().base_method)
+    bases = spec.chosen_bases(list(dict.fromkeys(row.base for row in rows)))
+    tasks = match(spec.tasks, [row.task for row in rows])
+    return any(r.base in bases and r.task in tasks and subject & set(r.methods) for r in rows)
