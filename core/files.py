@@ -72,9 +72,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} cannot be read ({error}): delete it and start again") from None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what ``replacing`` has left in a folder when its process was killed."""
-    for path in Path(folder).glob(".*.tmp"):
+def remove_leftovers(folder: Path, *, below: bool = False) -> None:
+    """Remove what ``replacing`` has left in a folder, or also ``below`` it, when its process was killed.
+
+    Nobody else may be writing there.
+    """
+    for path in list(Path(folder).glob("**/.*.tmp" if below else ".*.tmp")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

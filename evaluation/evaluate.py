@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.files import remove_leftovers
 from evaluation import images
 from evaluation.best_of_n import evaluate_best_of_n
 from evaluation.configuration import load_run_evaluation
@@ -15,6 +16,7 @@ from runs.configuration import load_run
 def evaluate_run(folder: Path, settings: Path, out: Path, out_images: Path, device: str = "cpu") -> None:
     """Write the scores, and leave or delete the images as the settings say."""
     config, settings = load_run(folder), load_run_evaluation(settings)
+    remove_leftovers(folder / "images")
     if config.best_of:
         evaluate_best_of_n(folder, config, settings, out, out_images, device)
         return

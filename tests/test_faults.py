@@ -235,6 +235,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / "kept").write_text(json.dumps({}))
     files.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / ".ocr_000004.parquet.7-ab.tmp").write_text("x")
+    files.remove_leftovers(tmp_path)
+    assert list((tmp_path / "below").iterdir())
+    files.remove_leftovers(tmp_path, below=True)
+    assert not list((tmp_path / "below").iterdir())
 
 
 def test_lengths_and_layers_are_checked_against_what_is_there(monkeypatch):

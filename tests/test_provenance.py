@@ -49,4 +49,6 @@ CLEAN, DIRTY = {"commit": "a", "dirty": False}, {"commit": "a", "dirty": True}
 @pytest.mark.parametrize("before", [DIRTY, {"commit": "b", "dirty": False}])
 def test_a_resumed_run_is_clean_only_if_all_of_it_was(before):
     assert git_of_both(CLEAN, CLEAN) == CLEAN
+    unknown = {"commit": None, "dirty": None}  # code that is in no repository
+    assert git_of_both(unknown, unknown) == unknown
     assert git_of_both(before, CLEAN) == git_of_both(CLEAN, DIRTY) == DIRTY

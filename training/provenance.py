@@ -66,6 +66,8 @@ def git_state(beside: str | None = None) -> dict[str, str | bool | None]:
 
 def git_of_both(before: dict, now: dict) -> dict[str, str | bool | None]:
     """State of a run that was resumed: dirty if a part of it was, or if its parts are of two commits."""
+    if before == now:
+        return now
     return {**now, "dirty": before["dirty"] or now["dirty"] or before["commit"] != now["commit"]}
 
 

@@ -16,6 +16,7 @@ from reporting import stored  # noqa: E402
 from reporting.tracking import database, default_uri, store_name  # noqa: E402
 from rewards.service.environment import folders  # noqa: E402
 from core.command import JOB_ENVIRONMENT  # noqa: E402
+from core.files import remove_leftovers  # noqa: E402
 from core.settings import NAME  # noqa: E402
 from runs.main_config import check_main  # noqa: E402
 from workflow import fork_server  # noqa: E402
@@ -40,6 +41,8 @@ onstart:
         check_ready(PLAN, needed, jobs_run_here=not workflow.non_local_exec)
         if {name for name, _ in jobs} - REBUILDING:  # which must go on where weights are damaged
             PLAN.write(needed.train)  # under snakemake's lock
+            if not workflow.non_local_exec:  # a cluster's jobs may have outlived the snakemake that was killed
+                remove_leftovers("results", below=True)
     except ValueError as error:
         raise WorkflowError(str(error)) from None
     if needed.with_models and not workflow.non_local_exec:
