@@ -41,7 +41,9 @@ onstart:
         check_ready(PLAN, needed, jobs_run_here=not workflow.non_local_exec)
         if {name for name, _ in jobs} - REBUILDING:  # which must go on where weights are damaged
             PLAN.write(needed.train)  # under snakemake's lock
-            if not workflow.non_local_exec:  # a cluster's jobs may have outlived the snakemake that was killed
+            if (
+                not workflow.non_local_exec
+            ):  # a cluster's jobs may have outlived the snakemake that was killed
                 remove_leftovers("results", below=True)
     except ValueError as error:
         raise WorkflowError(str(error)) from None
