@@ -7,16 +7,19 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-deps --require-hashes
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= all
 CONFIG ?= config/config.yaml
+LORA ?= resources/example_adapter
+BASE ?= tiny-sd3
+TASK ?= ocr
 PORT ?= 5000
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables plan base-check figures report publish ui test lint dag
+.PHONY: help setup tables plan base-check figures report check publish ui test lint dag
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of plan, base-check and publish, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests"
+	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of plan, base-check and publish, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests, LORA= BASE=$(BASE) TASK=$(TASK) of check"
 
 setup: $(STAMP) ## install the pinned environment into .venv
 
@@ -47,6 +50,9 @@ figures: setup ## draw results/figures
 report: setup ## write results/report.html, a page with every result and how it was made
 	$(BIN)/snakemake --cores $(CORES) report
 	$(BIN)/snakemake --cores $(CORES) --report results/report.html report
+
+check: setup ## does LORA (adapter, checkpoint or folder of images) hack TASK's reward? Scores it beside BASE
+	$(BIN)/python -m checking '$(LORA)' --base '$(BASE)' --task '$(TASK)' $(ARGS)
 
 publish: setup ## run CONFIG, copy its tables, figures and claims to docs/results and fill the README's tables
 	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --configfile $(CONFIG)

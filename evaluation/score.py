@@ -150,8 +150,9 @@ def training_costs(folder: Path, config: RunConfig) -> list[dict]:
     """What training took."""
     provenance = json.loads((folder / "provenance.json").read_text())
     cell = {"step": config.training.iterations, "suite": TRAINING, "own": False, "role": "cost"}
-    cell["n_images"] = provenance["images_generated"]
-    return [{**cell, "metric": m, "value": float(provenance[name])} for m, name in COSTS.items()]
+    cell["n_images"] = provenance.get("images_generated", 0)
+    known = {metric: name for metric, name in COSTS.items() if name in provenance}  # not what others trained
+    return [{**cell, "metric": metric, "value": float(provenance[name])} for metric, name in known.items()]
 
 
 def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Path, out_images: Path) -> None:

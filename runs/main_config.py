@@ -47,6 +47,7 @@ class MainConfig(Settings):
     gaussian_mixture: bool = False
     gaussian_mixture_map: bool = False
     stored_runs: str | None = None
+    checked: list[str] = Field([], description="runs that `python -m checking` has scored, for the tables")
     training: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}

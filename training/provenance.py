@@ -33,7 +33,7 @@ PACKAGES = (
 def digests(folder: Path) -> dict[str, str]:
     """sha256 of what a finished run leaves for others to read, by its path in the run's folder."""
     kept = [*folder.glob(f"**/{ADAPTER_FILE}"), folder / "history.parquet"]
-    return {str(path.relative_to(folder)): sha256(path) for path in sorted(kept)}
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(kept) if path.exists()}
 
 
 def check_file(folder: Path, path: Path) -> None:

@@ -26,7 +26,7 @@ from reporting.base_check import Recorded
 from reporting.results import OwnSuite, RenderingSettings
 from rewards.weights import verify
 from runs.config_files import RESOURCES, load_base_model, load_method, load_task
-from runs.configuration import RunConfig, TaskConfig
+from runs.configuration import RunConfig, TaskConfig, load_run
 from runs.resolve import GridRow, grid_rows, resolve_grid, starting_runs
 from training.image_folder import METADATA
 from workflow.rendering import check_claims, check_figures, check_instrument, check_tables, filled_tables
@@ -39,6 +39,7 @@ class Plan:
     """The resolved grid. ``starting`` runs are trained, not evaluated: runs of the grid start from them.
 
     ``files``: what stands in ``results/config/<name>.yaml``, by name.
+    ``checked`` runs were scored apart and stand in tables as rows of the grid do.
     ``stored`` runs are taken from the folder ``store`` instead of being trained.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     files: dict[str, str] = field(default_factory=dict)
     store: Path | None = None
     stored: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
 
     def digest(self, name: str) -> str:
         """Changes when the settings ``results/config/<name>.yaml`` do."""
@@ -180,7 +182,9 @@ def make_plan(config: dict) -> Plan:
     check_figures()
     tables = filled_tables(rows) if config["tables"] is None else config["tables"]
     check_tables(tables)
+    checked = checked_runs(config["checked"], runs)
     rendering = rendering_settings(config, evaluation, tables)
+    rendering.methods.update({run.method: run.method for run in checked})
     recorded = expected_base(evaluation, rendering.bases)
     settings = {
         # Apart, so that a task more in the grid scores no other's images again.
@@ -200,7 +204,26 @@ def make_plan(config: dict) -> Plan:
         {name: to_yaml(value.model_dump(mode="json")) for name, value in settings.items()},
         Path(store) if store else None,
         tuple(stored_runs(runs, Path(store))) if store else (),
+        tuple(run.run for run in checked),
     )
+
+
+def checked_runs(names: list[str], runs: dict[str, RunConfig]) -> list[RunConfig]:
+    """What ``python -m checking`` has scored, beside the grid's rows of the same base and task."""
+    found = []
+    for name in names:
+        folder = RESULTS / "runs" / name
+        scored = sorted(path.parent.name for path in (RESULTS / "checks").glob("*/report.json"))
+        if name in runs or name not in scored:
+            valid = ", ".join(scored) or "none; python -m checking makes them"
+            raise ConfigError(f"key 'checked' names {name!r}; valid: {valid}")
+        run = load_run(folder)
+        if (run.base, run.task) not in {(other.base, other.task) for other in runs.values()}:
+            raise ConfigError(
+                f"key 'checked' names {name!r}; the grid has no row of {run.base} on {run.task}"
+            )
+        found.append(run)
+    return found
 
 
 def check_media(

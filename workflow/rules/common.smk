@@ -108,7 +108,7 @@ REPORTING = sorted(glob.glob("reporting/**/*.py", recursive=True))
 
 
 def run_files(name):
-    return expand("results/runs/{run}/{name}", run=PLAN.runs, name=name)
+    return expand("results/runs/{run}/{name}", run=[*PLAN.runs, *PLAN.checked], name=name)
 
 
 def mixture_results():

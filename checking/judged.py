@@ -1,0 +1,187 @@
+"""A run folder for what somebody brings, and the base model's beside it, evaluated alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from base_models import open_base_model
+from base_models.base import ADAPTER_FILE
+from checking.formats import FormatError, Kind, adapter_file, kind_of, load
+from core.files import sha256, to_yaml, write_json, write_text
+from core.prompts import read as read_prompts
+from core.settings import ConfigError, check_name
+from evaluation import images
+from evaluation.configuration import RunEvaluation, load_evaluation, run_evaluation
+from evaluation.evaluate import evaluate_run
+from evaluation.sample import measures_file, sample_run
+from evaluation.score import score_run
+from evaluation.scores import KL
+from runs.config_files import load_task, method_names
+from runs.configuration import RunConfig
+from runs.resolve import resolve_run
+from training import provenance
+from training.image_folder import ImageFolder, load_square
+from training.trainer import Trainer
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Check:
+    """``path`` on a base model and task. ``name`` is the method's name in tables."""
+
+    path: Path
+    base: str
+    task: str
+    name: str
+    seed: int
+    images_per_prompt: int | None
+    device: str
+
+    def __post_init__(self):
+        try:
+            check_name(self.name)
+        except ValueError as error:
+            raise ConfigError(f"--name: {error}") from None
+        if self.name in method_names():
+            raise ConfigError(f"--name is {self.name!r}, a row of config/methods; valid: another name")
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.path)
+
+    @property
+    def run(self) -> str:
+        return f"{self.base}__{self.task}__{self.name}__s{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """An ordinary run folder: tables take it as they take others."""
+        return RESULTS / "runs" / self.run
+
+    @property
+    def report(self) -> Path:
+        return RESULTS / "checks" / self.run
+
+    def settings(self) -> RunEvaluation:
+        over = {} if self.images_per_prompt is None else {"images_per_prompt": self.images_per_prompt}
+        if self.kind == "images":
+            files = ImageFolder(self.path).files.values()
+            over["images_per_prompt"] = self.images_per_prompt or min(map(len, files))
+        settings = run_evaluation(load_evaluation(over), load_task(self.task))
+        if self.kind == "images":  # they were made for the prompts of one suite
+            settings = settings.model_copy(update={"suites": {settings.own: settings.suites[settings.own]}})
+        return settings
+
+    def evaluate(self) -> tuple[Path, Path]:
+        """Run folders of the base model and of what was brought, evaluated on the same prompts and noise."""
+        settings = self.settings()
+        plain = resolve_run(self.base, self.task, "base", self.seed, {})
+        config = self.config(plain)
+        self.prepare(config)
+        base = self.report / "base"
+        write_text(self.report / "evaluation.yaml", to_yaml(settings.model_dump(mode="json")))
+        for folder, run in ((base, plain), (self.folder, config)):
+            write_text(folder / "run.yaml", to_yaml(run.content()))
+        Trainer(plain, base, device=self.device).run()  # of no iterations: the adapter that changes nothing
+        for folder in (base, self.folder):
+            if folder == self.folder and self.kind != "adapter":
+                self.evaluate_other(config, settings)
+            else:
+                evaluate_run(folder, self.report / "evaluation.yaml", *outputs(folder), self.device)
+        return base, self.folder
+
+    def config(self, plain: RunConfig) -> RunConfig:
+        """The base row's settings under this name; its hash and weights are those of what was brought."""
+        files = (
+            [adapter_file(self.path)] if self.kind == "adapter" else sorted(self.path.rglob("*.safetensors"))
+        )
+        if self.kind == "images":
+            files = sorted(p for p in self.path.iterdir() if p.is_file())
+        brought = {
+            f"checked/{file.name if file == self.path else file.relative_to(self.path)}": sha256(file)
+            for file in files
+        }
+        model = plain.base_model
+        if self.kind == "checkpoint":
+            model = model.model_copy(update={"path": str(self.path), "revision": None})
+        changes = {"run": self.run, "method": self.name, "base_model": model}
+        digest = hashlib.sha256(json.dumps([plain.hash, brought], sort_keys=True).encode()).hexdigest()
+        return plain.model_copy(update={**changes, "weights": plain.weights | brought, "hash": digest})
+
+    def prepare(self, config: RunConfig) -> None:
+        """A clean folder with the adapter in diffusers' format and where it came from."""
+        mark = self.folder / "provenance.json"
+        if mark.exists():
+            if json.loads(mark.read_text())["config_hash"] == config.hash:
+                return
+            if "checked" not in json.loads(mark.read_text()):
+                raise ConfigError(f"{self.folder} is a run that was trained here; --name must be another")
+            shutil.rmtree(self.folder)
+        record = {"checked": {"path": str(self.path), "kind": self.kind}}
+        if self.kind == "adapter":
+            model = open_base_model(config.base_model, self.device)
+            record["checked"]["relative_change"] = load(self.path, self.folder / "adapter", model)
+        record |= {
+            "files": provenance.digests(self.folder) if self.kind == "adapter" else {},
+            "run": config.run,
+            "seed": config.seed,
+            "config_hash": config.hash,
+            "git": provenance.git_state(),
+            "packages": provenance.packages(),
+            "hardware": provenance.hardware(),
+            "weights_sha256": config.weights,
+        }
+        write_json(mark, record)
+
+    def evaluate_other(self, config: RunConfig, settings: RunEvaluation) -> None:
+        """A checkpoint is sampled as a base model is, without a KL from another; images are there already."""
+        found = self.folder / "images"
+        if self.kind == "checkpoint":
+            record = (self.folder / "provenance.json").read_text()
+            Trainer(config, self.folder, device=self.device).run()
+            write_text(self.folder / "provenance.json", record)
+            sample_run(self.folder, config, settings, self.device)
+            stored = json.loads(measures_file(found, 0).read_text())
+            stored["measured"].pop(KL, None)
+            write_json(measures_file(found, 0), stored)
+        else:
+            self.take_images(config, settings)
+        score_run(self.folder, config, settings, *outputs(self.folder))
+
+    def take_images(self, config: RunConfig, settings: RunEvaluation) -> None:
+        suite, k, side = settings.own, settings.images_per_prompt, config.base_model.image_size
+        prompts = read_prompts(Path(settings.suites[suite].prompts))
+        files = ImageFolder(self.path).wanted(prompts, k)
+        made_from = config.hash
+        path = images.path_of(self.folder / "images", suite, 0)
+        if images.made_from(path) != made_from:
+            pixels = (_pixels(file, side) for file in files)
+            images.write(path, pixels, k=k, suite=suite, step=0, made_from=made_from)
+        write_json(
+            measures_file(self.folder / "images", 0), {"made_from": made_from, "step": 0, "measured": {}}
+        )
+
+
+def outputs(folder: Path) -> tuple[Path, Path]:
+    return folder / "scores.parquet", folder / "image_scores.parquet"
+
+
+def _pixels(file: Path, side: int) -> np.ndarray:
+    """uint8 (side, side, 3). Raises ``FormatError`` for another size: scaling would change scores."""
+    with Image.open(file) as opened:
+        if opened.size != (side, side):
+            raise FormatError(
+                f"{file} has {opened.size[0]} x {opened.size[1]} pixels; valid: {side} x {side}"
+            )
+    return (load_square(file, side) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+__all__ = ["ADAPTER_FILE", "Check", "outputs"]
