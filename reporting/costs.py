@@ -23,6 +23,8 @@ def _columns(layout: Layout) -> dict[str, Column]:
 def per_run(scores: Scores, provenances: Mapping[str, Mapping[str, Any]], layout: Layout) -> pd.DataFrame:
     """One row per run: its commit, whether that is all of its code, and the layout's columns of costs."""
     training = scores.of(suite=TRAINING)
+    trained = set(training.table["run"])  # what somebody else trained has no costs here
+    provenances = {run: record for run, record in provenances.items() if run in trained}
     table = pd.DataFrame(
         {
             "run": list(provenances),
