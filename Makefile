@@ -10,16 +10,17 @@ CONFIG ?= config/config.yaml
 LORA ?= docs/example_adapter
 BASE ?= tiny-sd3
 TASK ?= ocr
+METHODS ?= base grpo gardo ddrl_synthetic
 PORT ?= 5000
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables plan base-check figures report check publish ui test lint dag
+.PHONY: help setup tables plan base-check figures report check vote publish ui test lint dag
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of plan, base-check and publish, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests, LORA= BASE=$(BASE) TASK=$(TASK) of check"
+	@echo "Variables: PYTHON=interpreter for setup, CORES=$(CORES), CONFIG=$(CONFIG) of plan, base-check and publish, PORT=$(PORT) of the ui, WORKERS=$(WORKERS) and ARGS= of the tests, LORA= BASE=$(BASE) TASK=$(TASK) of check and vote"
 
 setup: $(STAMP) ## install the pinned environment into .venv
 
@@ -53,6 +54,9 @@ report: setup ## write results/report.html, a page with every result and how it 
 
 check: setup ## does LORA (adapter, checkpoint or folder of images) hack TASK's reward? Scores it beside BASE
 	$(BIN)/python -m checking '$(LORA)' --base '$(BASE)' --task '$(TASK)' $(ARGS)
+
+vote: setup ## people vote between METHODS on a local page; `python -m voting close` counts
+	$(BIN)/python -m voting serve --methods $(METHODS) --base '$(BASE)' --task '$(TASK)' $(ARGS)
 
 publish: setup ## run CONFIG, copy its tables, figures and claims to docs/results and fill the README's tables
 	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --configfile $(CONFIG)

@@ -62,8 +62,16 @@ class Claim(Settings):
     tests: list[ClaimTest] = Field(min_length=1)
 
 
+class People(Settings):
+    """Between two methods, on a base and task: what makes people's votes count."""
+
+    votes: int = Field(ge=1)
+    voters: int = Field(ge=1)
+
+
 class Claims(Settings):
     level: float = Field(gt=0, lt=1, description="of the intervals")
+    people: People = Field(People(votes=100, voters=2), description="least votes and voters of two methods")
     groups: dict[str, list[str]] = Field({}, description="names for several metrics; those measured count")
     claims: dict[str, Claim]
 

@@ -18,6 +18,7 @@ from core.settings import ConfigError
 from evaluation.scores import IMAGE_KEY, MODEL, ByImage, BySeed, Scores, by_seed, last_step
 from reporting.results import Results
 
+PEOPLE = "people"  # stands for a metric that votes
 NOTHING = pd.DataFrame(columns=["method", "seed", "step", "name", "value"])
 
 
@@ -34,7 +35,8 @@ class Evidence:
 
     ``rows``: last-step scores; ``images``: by ``IMAGE_KEY``; ``history`` has the columns
     method, seed, step, name, value; ``mixture`` has method, seed, step, measure, value, and where there are
-    several, setting; ``every``: scores at every evaluated step, without which the last ones are all there is.
+    several, setting; ``people``: rows of ``results/votes.parquet``;
+    ``every``: scores at every evaluated step, without which the last ones are all there is.
     """
 
     rows: pd.DataFrame
@@ -42,6 +44,7 @@ class Evidence:
     images: ByImage = field(default_factory=dict)
     history: pd.DataFrame = field(default_factory=lambda: NOTHING)
     mixture: pd.DataFrame | None = None
+    people: pd.DataFrame | None = None
     every: pd.DataFrame | None = None
 
     def until(self, step: int) -> Evidence:
@@ -125,7 +128,10 @@ class Evidence:
     def votes(self, metric: str, method: str, against: str, at: Mapping[int, int] | None = None) -> BySeed:
         """Delta-Vote in per cent by seed and prompt: images of ``against`` that ``metric`` prefers, minus
         those of ``method``. The pair of a vote shares prompt, seed and initial noise. ``at``: steps of
-        ``against``; without: its last."""
+        ``against``; without: its last. ``people`` stands for votes of people, in the mean of a seed.
+        """
+        if metric == PEOPLE:
+            return self._peoples(method, against)
         theirs = self._rows(metric, against, at)
         pairs = self._rows(metric, method).merge(theirs, on="seed", suffixes=("", "_2"))
         values = {}
@@ -134,6 +140,17 @@ class Evidence:
             if ours and theirs and ours.values.shape == theirs.values.shape:
                 values[pair["seed"]] = 100 * np.sign(theirs.values - ours.values).mean(axis=1)
         return values
+
+    def _peoples(self, method: str, against: str) -> BySeed:
+        if self.people is None:
+            return {}
+        found = self.people
+        as_a = (found["method_a"] == method) & (found["method_b"] == against)
+        as_b = (found["method_b"] == method) & (found["method_a"] == against)
+        for_first = found["chosen"].map({"a": 1.0, "b": -1.0}).astype(float).fillna(0.0)
+        points = 100 * pd.concat([-for_first[as_a], for_first[as_b]])
+        means = points.groupby(found["seed"].reindex(points.index)).mean()
+        return {int(seed): np.asarray(value) for seed, value in means.items()}
 
     def mixed(self, measure: str, method: str) -> BySeed:
         """Last step of the Gaussian mixture's runs; of several settings a value each, in one order."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
+
+import pandas as pd
 
 from core.files import replacing
 from reporting import (
@@ -17,6 +20,8 @@ from reporting import (
     trajectories,
     trajectory_tables,
 )
+from reporting.claim_tests import People
+from reporting.claim_tests import load as load_claims
 from reporting.evidence import evidence_in
 from reporting.layout import load_course, load_layout, load_published
 from reporting.results import Results
@@ -68,4 +73,20 @@ def check_instrument(results: Results, settings: Path, out: Path) -> None:
 
 def judge_claims(results: Results, stated: Path, out: Path, judged: Path) -> None:
     """``out`` (.md), and the same in JSON and HTML beside it. ``judged``: instrument.json."""
-    claims.write(evidence_in(results), results.mixture_scores(), stated, out, standing.read(judged))
+    blocks = with_votes(evidence_in(results), results.votes(), load_claims(stated).people)
+    claims.write(blocks, results.mixture_scores(), stated, out, standing.read(judged))
+
+
+def with_votes(blocks: list, votes: pd.DataFrame | None, least: People) -> list:
+    """Evidence with people's votes, of every two methods between which there are enough."""
+    if votes is None or votes.empty:
+        return blocks
+    key = ["base", "task", "method_a", "method_b"]
+    groups = votes.groupby(key)["voter"]
+    enough = (groups.transform("size") >= least.votes) & (groups.transform("nunique") >= least.voters)
+    counted = votes[enough]
+
+    def at(base: str, task: str) -> pd.DataFrame:
+        return counted[(counted["base"] == base) & (counted["task"] == task)]
+
+    return [(place, replace(evidence, people=at(*place))) for place, evidence in blocks]

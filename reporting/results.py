@@ -65,6 +65,11 @@ class Results:
         runs = sorted(self.scores.table["run"].unique())
         return {run: json.loads((self.run(run) / "provenance.json").read_text()) for run in runs}
 
+    def votes(self) -> pd.DataFrame | None:
+        """People's votes, where they have been counted (``python -m voting close``)."""
+        path = self.folder / "votes.parquet"
+        return read_table(path) if path.exists() else None
+
     def mixture_scores(self) -> pd.DataFrame | None:
         return None if self.mixture is None else read_table(self.mixture / "scores.parquet")
 

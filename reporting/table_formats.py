@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 DASH = "–"
 _GREEK = dict(α="alpha", β="beta", γ="gamma", δ="delta", ε="epsilon", η="eta", θ="theta", λ="lambda")
-_GREEK |= dict(μ="mu", π="pi", ρ="rho", σ="sigma", τ="tau")
+_GREEK |= dict(μ="mu", π="pi", ρ="rho", σ="sigma", τ="tau", Δ="Delta")
 _MATHS = {"†": "dagger", "‡": "ddagger", "↑": "uparrow", "↓": "downarrow", "→": "to", "×": "times"}
 _MATHS |= {"≥": "geq", "≤": "leq", "±": "pm"}
 # "[" is braced because LaTeX reads a bracket after a row's end as that command's argument.

@@ -107,6 +107,7 @@ rule claims:
         instrument="results/instrument.json",
         code=REPORTING,
         mixture=mixture_evidence(),
+        votes=glob.glob("results/votes.parquet"),  # people's, where they have been counted
     output:
         markdown="results/claims.md",
         json="results/claims.json",
