@@ -127,6 +127,11 @@ def load(path: Path, prompts: np.ndarray, k: int) -> np.ndarray:
     return pixels.reshape(len(prompts), k, *pixels.shape[1:])
 
 
+def count(path: Path) -> int:
+    """Images of a file."""
+    return _opened(path).metadata.num_rows
+
+
 def per_prompt(path: Path) -> int:
     """Images of each prompt of a file."""
     return 1 + _opened(path).read(columns=["image"]).column("image").to_numpy().max()

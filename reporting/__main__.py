@@ -35,6 +35,12 @@ def _figures(arguments) -> None:
         print(path)
 
 
+def _gallery(arguments) -> None:
+    from reporting.gallery import render
+
+    render(_results(arguments), arguments.out)
+
+
 def _pages(arguments) -> None:
     from reporting.pages import render_pages
 
@@ -76,6 +82,7 @@ def main() -> int:
     collect.add_argument("--out-images", type=Path, required=True, help="scores of the single images")
     tables = command("tables", _tables, "render tables from stored scores")
     figures = command("figures", _figures, "render figures from stored scores")
+    gallery = command("gallery", _gallery, "one page with the images of all methods")
     pages = command("pages", _pages, "render pages from stored scores")
     claims = command("claims", _claims, "judge the papers' claims by stored scores")
     instrument = command("instrument", _instrument, "judge the suite itself by its controls")
@@ -85,7 +92,7 @@ def main() -> int:
         added.add_argument("--checks", type=Path, required=True, help="thresholds and what claims need")
     for added in (tables, claims):
         added.add_argument("--instrument", type=Path, required=True, help="instrument.json")
-    for added in (tables, figures, pages, claims, instrument, tuning):
+    for added in (tables, figures, gallery, pages, claims, instrument, tuning):
         added.add_argument("--scores", type=Path, required=True)
         added.add_argument("--images", type=Path, help="scores of the single images; without: seeds alone")
         added.add_argument("--mixture", type=Path, help="results of the Gaussian mixture, where it was run")

@@ -125,6 +125,23 @@ rule claims:
         " --out {output.markdown} 2> {log}"
 
 
+rule gallery:
+    # Images that were kept; what has none is left out.
+    input:
+        **STORED,
+        code=[*REPORTING, "reporting/gallery.html"],
+    output:
+        report("results/gallery.html", caption="../report/gallery.rst", category="Images"),
+    log:
+        "logs/gallery.log",
+    conda:
+        "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
+    shell:
+        f"python -m reporting gallery {COMMON} --out {{output}} 2> {{log}}"
+
+
 rule pages:
     input:
         **STORED,
@@ -158,6 +175,7 @@ rule report:
         "results/claims.md",
         "results/tables",
         "results/figures",
+        "results/gallery.html",
         "results/pages",
         mixture_results(),
 
