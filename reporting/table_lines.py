@@ -46,17 +46,22 @@ def _best(block: pd.DataFrame, layout: Layout) -> dict[str, float]:
 
 
 def _lines(
-    block: pd.DataFrame, place: tuple[str, str], layout: Layout, most_seeds: int, papers: Papers
+    block: pd.DataFrame,
+    place: tuple[str, str],
+    layout: Layout,
+    most_seeds: int,
+    papers: Papers,
+    short: bool,
 ) -> list[list[Text]]:
-    """The header, then each row with the published one below it."""
+    """The header, then each row with the published one below it; short: neither step nor bounds."""
     names, best = list(dict.fromkeys(block["column"])), _best(block, layout)
     measured = block[block["seeds"] > 0]
     roles = {name: most(list(measured.loc[measured["column"] == name, "role"])) for name in names}
     columns = {name: layout.columns[name] for name in names}
     headers = [c.header + layout.mark(roles[n]) + c.arrow for n, c in columns.items()]
-    lines = [[Text("method"), Text("step"), *map(Text, headers)]]
+    lines = [[Text("method"), *[Text("step")] * (not short), *map(Text, headers)]]
     for method, cells in block.groupby("method", sort=False):
-        line = [Text(cells["label"].iloc[0]), Text(cells["step"].iloc[0])]
+        line = [Text(cells["label"].iloc[0]), *[Text(cells["step"].iloc[0])] * (not short)]
         for cell in cells.itertuples():
             if not cell.seeds:
                 line.append(Text(DASH))
@@ -65,6 +70,10 @@ def _lines(
             is_best = layout.contends(method) and round(cell.mean, digits) == best.get(cell.column)
             tail = f" {cell.role}" if cell.role != roles[cell.column] else ""
             shown = seeds > 1 or cell.prompts
+            if short:
+                half = decimal((cell.high - cell.low) / 2, digits)
+                line.append(Text(decimal(cell.mean, digits), "bold" if is_best else "", f" ±{half}" * shown))
+                continue
             tail += f" [{decimal(cell.low, digits)}, {decimal(cell.high, digits)}]" if shown else ""
             tail += f" (n={seeds})" if seeds == 1 or seeds < most_seeds else ""
             line.append(Text(decimal(cell.mean, digits), "bold" if is_best else "", tail))
@@ -77,13 +86,13 @@ def _lines(
     return lines
 
 
-def draw(tidy: pd.DataFrame, layout: Layout, papers: Papers | None = None) -> Drawn:
+def draw(tidy: pd.DataFrame, layout: Layout, papers: Papers | None = None, short: bool = False) -> Drawn:
     """Title and lines of every block.
 
     ``tidy``: ``TIDY`` and ``prompts``, whether an interval is over prompts as well.
     """
     most_seeds = int(tidy["seeds"].max())
     return [
-        (layout.title(*place), _lines(block, place, layout, most_seeds, papers or {}))
+        (layout.title(*place), _lines(block, place, layout, most_seeds, papers or {}, short))
         for place, block in tidy.groupby(BLOCK, sort=False)
     ]

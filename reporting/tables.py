@@ -133,6 +133,7 @@ def _caption(
     tidy: pd.DataFrame,
     layout: Layout,
     version: str | None,
+    short: bool,
 ) -> list[str]:
     """Sentences for a table: what is averaged over what, marks, published rows, version."""
     rows = [r for b in blocks for r in b.rows]
@@ -145,7 +146,9 @@ def _caption(
     elif seeds == "1":
         brackets = "one run each, so no interval"
     steps = numbers(s for c in trained for s in c.steps)
-    facts = f"Mean and {brackets}. Seeds: {seeds}. Last step of each run: {steps}."
+    facts = (
+        f"Mean {'± half the' if short else 'and'} {brackets}. Seeds: {seeds}. Last step of each run: {steps}."
+    )
     images = {i for c in cells for i in c.images}
     facts += f" Images per run and metric: {numbers(images)}." if images else ""
     controls = any(r.method in layout.controls for r in rows)
@@ -195,7 +198,7 @@ def drawn(
 ) -> Drawn:
     """Title and lines of a table's blocks, without the papers' rows. Raises ``NoRows``."""
     blocks, columns = _select(scores.last(), name, layout, labels, {}, list(bases))
-    return draw(tidy(blocks, columns), layout)
+    return draw(tidy(blocks, columns), layout, short=layout.tables[name].short)
 
 
 def render(
@@ -237,7 +240,7 @@ def render(
         papers = {(b.base, b.task, r.method): r.paper for b in blocks for r in b.rows if r.paper}
         caption = [note([(b.base, b.task) for b in blocks])] if note else []
         caption += [spec.note] if spec.note else []
-        caption += _caption(blocks, columns, table, layout, version)
+        caption += _caption(blocks, columns, table, layout, version, spec.short)
         stored = table.drop(columns="prompts")
-        paths += write_table(out, name, spec.title, stored, draw(table, layout, papers), caption)
+        paths += write_table(out, name, spec.title, stored, draw(table, layout, papers, spec.short), caption)
     return paths
