@@ -50,7 +50,7 @@ figures: setup ## draw results/figures
 
 report: setup ## write results/report.html, a page with every result and how it was made
 	$(BIN)/snakemake --cores $(CORES) report
-	$(BIN)/snakemake --cores $(CORES) --report results/report.html report
+	$(BIN)/snakemake --cores $(CORES) --report results/report.html --report-metadata workflow/report/metadata.yaml report
 
 check: setup ## does LORA (adapter, checkpoint or folder of images) hack TASK's reward? Scores it beside BASE
 	$(BIN)/python -m checking '$(LORA)' --base '$(BASE)' --task '$(TASK)' $(ARGS)

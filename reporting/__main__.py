@@ -35,6 +35,13 @@ def _figures(arguments) -> None:
         print(path)
 
 
+def _answer(arguments) -> None:
+    from reporting import answer
+
+    judged = arguments.instrument, arguments.claims
+    answer.write(_results(arguments), *judged, arguments.figures, arguments.introduction, arguments.out)
+
+
 def _gallery(arguments) -> None:
     from reporting.gallery import render
 
@@ -82,17 +89,21 @@ def main() -> int:
     collect.add_argument("--out-images", type=Path, required=True, help="scores of the single images")
     tables = command("tables", _tables, "render tables from stored scores")
     figures = command("figures", _figures, "render figures from stored scores")
+    answer = command("answer", _answer, "what the report opens on")
+    answer.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    answer.add_argument("--introduction", type=Path, required=True, help="text below the answer")
     gallery = command("gallery", _gallery, "one page with the images of all methods")
     pages = command("pages", _pages, "render pages from stored scores")
     claims = command("claims", _claims, "judge the papers' claims by stored scores")
     instrument = command("instrument", _instrument, "judge the suite itself by its controls")
     tuning = command("tuning", _tuning, "the settings that were tried, and the cheapest that can be trusted")
-    claims.add_argument("--claims", type=Path, required=True)
+    for added in (claims, answer):
+        added.add_argument("--claims", type=Path, required=True)
     for added in (instrument, tuning):
         added.add_argument("--checks", type=Path, required=True, help="thresholds and what claims need")
-    for added in (tables, claims):
+    for added in (tables, claims, answer):
         added.add_argument("--instrument", type=Path, required=True, help="instrument.json")
-    for added in (tables, figures, gallery, pages, claims, instrument, tuning):
+    for added in (tables, figures, answer, gallery, pages, claims, instrument, tuning):
         added.add_argument("--scores", type=Path, required=True)
         added.add_argument("--images", type=Path, help="scores of the single images; without: seeds alone")
         added.add_argument("--mixture", type=Path, help="results of the Gaussian mixture, where it was run")

@@ -37,10 +37,10 @@ def requested(driver) -> set[str]:
     return {url for url in sent if url.startswith(("http:", "https:", "ws:", "wss:"))}
 
 
-def check_report(path: Path, profile: Path, wanted: dict[str, str]) -> None:
+def check_report(path: Path, profile: Path, wanted: dict[str, str], opens_on: list[str]) -> None:
     """Open a report without a network: every category lists its result and shows it when asked to.
 
-    ``wanted``: category -> label of one of its results.
+    ``wanted``: category -> label of one of its results; ``opens_on``: text that is seen first.
     """
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support import expected_conditions as ec
@@ -49,6 +49,9 @@ def check_report(path: Path, profile: Path, wanted: dict[str, str]) -> None:
     driver = open_browser(profile, "--host-resolver-rules=MAP * ~NOTFOUND")
     try:
         wait = WebDriverWait(driver, 120)
+        driver.get(path.resolve().as_uri())
+        for text in opens_on:
+            wait.until(lambda d, t=text: t in d.find_element(By.TAG_NAME, "body").text)
         for category, result in wanted.items():
             driver.get("about:blank")
             driver.get(path.resolve().as_uri())

@@ -125,6 +125,29 @@ rule claims:
         " --out {output.markdown} 2> {log}"
 
 
+rule answer:
+    # What the report opens on.
+    input:
+        **STORED,
+        instrument="results/instrument.json",
+        claims="results/claims.json",
+        figures="results/figures",
+        tables="results/tables",
+        introduction="workflow/report/workflow.rst",
+        code=REPORTING,
+    output:
+        "results/answer.rst",
+    log:
+        "logs/answer.log",
+    conda:
+        "../envs/goodhart.yaml"
+    params:
+        settings=RENDERING,
+    shell:
+        f"python -m reporting answer {COMMON} --instrument {{input.instrument}} --claims {{input.claims}}"
+        " --figures {input.figures} --introduction {input.introduction} --out {output} 2> {log}"
+
+
 rule gallery:
     # Images that were kept; what has none is left out.
     input:
@@ -171,6 +194,7 @@ rule pages:
 rule report:
     # All that the report shows; `make report` then writes it into one file.
     input:
+        "results/answer.rst",
         "results/instrument.md",
         "results/claims.md",
         "results/tables",
