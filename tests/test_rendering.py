@@ -11,8 +11,9 @@ import pytest
 
 import reporting
 from benchmarks.rendering import BASE, write_results
-from reporting import figures
+from reporting import answer, figures
 from reporting.draw import render_figures
+from reporting.gallery import render as render_gallery
 from reporting.pages import render_pages
 from reporting.report import check_instrument, judge_claims, render_tables
 from reporting.results import read
@@ -71,7 +72,17 @@ def test_everything_is_rendered(stored, tmp_path):
     check_instrument(results, Path("config/instrument.yaml"), tmp_path / "instrument.md")
     judged = tmp_path / "instrument.json"
     tables = {path.name for path in render_tables(results, tmp_path / "tables", judged)}
-    wanted = ("main", "ablation", "cost", "comparison", "cost_runs", "matched", "turn", "selection")
+    wanted = (
+        "ranking",
+        "main",
+        "ablation",
+        "cost",
+        "comparison",
+        "cost_runs",
+        "matched",
+        "turn",
+        "selection",
+    )
     assert tables == {f"{name}.{kind}" for name in wanted for kind in ("csv", "md", "tex", "html")}
     table = (tmp_path / "tables/main.md").read_text()
     assert (
@@ -93,6 +104,16 @@ def test_everything_is_rendered(stored, tmp_path):
     page = (tmp_path / "pages/configuration.html").read_text()
     assert "GARDO β=0.04" in page and "kl_noise_level" in page and "<script" not in page
     assert f"{BASE}__ocr__gardo__s2" in (tmp_path / "pages/provenance.html").read_text()
+    render_gallery(results, tmp_path / "gallery.html")
+    assert (tmp_path / "gallery.html").stat().st_size > 100_000
+    introduction = Path("workflow/report/workflow.rst")
+    answer.write(
+        results, judged, tmp_path / "claims.json", tmp_path / "figures", introduction, tmp_path / "a.rst"
+    )
+    first = (tmp_path / "a.rst").read_text()
+    assert first.count("data:image/png;base64,") == 1 and "<b>tiny-sd3, ocr</b>: not testable" in first
+    assert "negative control</i> not measured" in first and introduction.read_text() in first
+    assert max(map(len, first.splitlines())) < 10_000  # docutils reads no longer line
 
 
 def test_absent_histories_and_images_are_named(stored, tmp_path):
