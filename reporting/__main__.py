@@ -39,7 +39,8 @@ def _answer(arguments) -> None:
     from reporting import answer
 
     judged = arguments.instrument, arguments.claims
-    answer.write(_results(arguments), *judged, arguments.figures, arguments.introduction, arguments.out)
+    shown = arguments.figures, arguments.gallery
+    answer.write(_results(arguments), *judged, *shown, arguments.introduction, arguments.out)
 
 
 def _gallery(arguments) -> None:
@@ -91,6 +92,7 @@ def main() -> int:
     figures = command("figures", _figures, "render figures from stored scores")
     answer = command("answer", _answer, "what the report opens on")
     answer.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    answer.add_argument("--gallery", type=Path, required=True, help="the page of images")
     answer.add_argument("--introduction", type=Path, required=True, help="text below the answer")
     gallery = command("gallery", _gallery, "one page with the images of all methods")
     pages = command("pages", _pages, "render pages from stored scores")

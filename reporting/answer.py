@@ -18,6 +18,9 @@ RANKING = ("ranking", "main")  # the first of these tables that has rows
 PICTURES = 2  # of the turn, of the first places
 KNOWN = ("reproduced", "not reproduced")
 WIDTH = "62rem"
+# Snakemake's page centres its content, and what is higher than the window would lose its top.
+STYLE = """<style>.grow.items-center.h-screen { align-items: flex-start; }
+.gallery { width: 100%; height: 90vh; border: 1px solid #ccc; }</style>"""
 
 
 def picture(path: Path) -> str:
@@ -66,7 +69,7 @@ def _listed(lines: list[str]) -> str:
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
-def body(results: Results, instrument: dict, claims: list[dict], figures: Path) -> str:
+def body(results: Results, instrument: dict, claims: list[dict], figures: Path, gallery: Path) -> str:
     """HTML without a page around it."""
     turns = [figures / f"turn_{base}_{task}.png" for base, task in results.places()]
     shown = [picture(path) for path in turns if path.exists()][-PICTURES:]
@@ -81,15 +84,23 @@ def body(results: Results, instrument: dict, claims: list[dict], figures: Path) 
         "<h2>What is not known</h2>",
         _listed(unknown(instrument, claims) or ["Every check passes and every claim is decided."]),
     ]
-    return f'<div style="width: {WIDTH}; max-width: 90vw">' + "\n".join(filter(None, parts)) + "</div>"
+    # As a file of its own Snakemake would put it into an address, for which browsers have it too long.
+    parts += [f'<h2>Images</h2><iframe class="gallery" srcdoc="{escape(gallery.read_text())}"></iframe>']
+    return f'{STYLE}<div style="width: {WIDTH}; max-width: 90vw">' + "\n".join(filter(None, parts)) + "</div>"
 
 
 def write(
-    results: Results, instrument: Path, claims: Path, figures: Path, introduction: Path, out: Path
+    results: Results,
+    instrument: Path,
+    claims: Path,
+    figures: Path,
+    gallery: Path,
+    introduction: Path,
+    out: Path,
 ) -> None:
     """``out`` (.rst), which Snakemake's report shows first, with ``introduction`` (.rst) below."""
     stored = json.loads(instrument.read_text()), json.loads(claims.read_text())
-    html = body(results, *stored, figures)
+    html = body(results, *stored, figures, gallery)
     raw = "\n".join(f"   {line}" for line in html.splitlines())
     # Jinja reads the file before docutils does.
     answer = f".. raw:: html\n\n{{% raw %}}\n{raw}\n{{% endraw %}}\n\n"

@@ -26,6 +26,7 @@ from reporting.results import Results
 
 TEMPLATE = Path(__file__).with_name("gallery.html")
 TILE = 96  # pixels of a tile's height at most
+LINE = 8000  # characters
 BUDGET = 20_000_000  # bytes of the file, over which prompts are left out
 COMPRESSED = 0.67  # bytes of the file for each of the pixels' bytes, measured on the embedded world's images
 
@@ -60,8 +61,11 @@ def tiles(sheet: Sheet, wanted: np.ndarray, k: int) -> np.ndarray:
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
-def sprite(pictures: np.ndarray, columns: int) -> str:
-    """All tiles on one sheet, as an address that holds its data."""
+def sprite(pictures: np.ndarray, columns: int) -> list[str]:
+    """All tiles on one sheet, as an address that holds its data, in parts: each is a line of the file.
+
+    The report is read by docutils, which refuses lines of more than 10,000 characters.
+    """
     n, height, width = pictures.shape[:3]
     lines = math.ceil(n / columns)
     padded = np.zeros((lines * columns, height, width, 3), np.uint8)
@@ -69,7 +73,8 @@ def sprite(pictures: np.ndarray, columns: int) -> str:
     whole = padded.reshape(lines, columns, height, width, 3).swapaxes(1, 2).reshape(lines * height, -1, 3)
     buffer = io.BytesIO()
     Image.fromarray(whole).save(buffer, "webp", lossless=True, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    address = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return [address[start : start + LINE] for start in range(0, len(address), LINE)]
 
 
 def _scores(results: Results, sheet: Sheet, suite: str, metric: str, wanted: np.ndarray, k: int) -> list:
@@ -156,5 +161,5 @@ def render(results: Results, out: Path) -> None:
     """``out`` (.html)."""
     share = share_of(results)
     found = [place(results, base, task, share) for base, task in results.places()]
-    data = json.dumps([entry for entry in found if entry], separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps([entry for entry in found if entry], indent=0).replace("</", "<\\/")
     write_text(out, TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", data))

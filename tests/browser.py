@@ -40,7 +40,7 @@ def requested(driver) -> set[str]:
 def check_report(path: Path, profile: Path, wanted: dict[str, str], opens_on: list[str]) -> None:
     """Open a report without a network: every category lists its result and shows it when asked to.
 
-    ``wanted``: category -> label of one of its results; ``opens_on``: text that is seen first.
+    ``wanted``: category -> label of one of its results; ``opens_on``: text seen first, beside the gallery.
     """
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support import expected_conditions as ec
@@ -52,6 +52,9 @@ def check_report(path: Path, profile: Path, wanted: dict[str, str], opens_on: li
         driver.get(path.resolve().as_uri())
         for text in opens_on:
             wait.until(lambda d, t=text: t in d.find_element(By.TAG_NAME, "body").text)
+        driver.switch_to.frame(driver.find_element(By.CLASS_NAME, "gallery"))
+        wait.until(lambda d: len(d.find_elements(By.CSS_SELECTOR, "#shown .tile")) > 1)
+        driver.switch_to.default_content()
         for category, result in wanted.items():
             driver.get("about:blank")
             driver.get(path.resolve().as_uri())

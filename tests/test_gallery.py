@@ -74,7 +74,9 @@ def results(tmp_path, monkeypatch) -> Results:
 
 
 def data(path) -> list[dict]:
-    (found,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', path.read_text())
+    (found,) = re.findall(
+        r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.DOTALL
+    )
     return json.loads(found)
 
 
@@ -83,7 +85,7 @@ def test_every_image_and_score_is_there(results, tmp_path):
     (place,) = data(tmp_path / "gallery.html")
     assert place["steps"] == {"base": [0], "grpo": [2, 4]} and place["tiles"] == [0, 0, 1, 1, 2, 2]
     assert place["scores"]["gold"]["grpo"][1] == np.ravel(GOLD["grpo"]).tolist()
-    encoded = place["sprites"]["grpo"][1].partition("base64,")[2]
+    encoded = "".join(place["sprites"]["grpo"][1]).partition("base64,")[2]
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
     assert sheet.shape == (2 * 8, 3 * 8, 3)  # six tiles, three a line
     assert [sheet[0, 8 * i, 0] for i in range(3)] == [200, 201, 202] and sheet[8, 0, 0] == 203

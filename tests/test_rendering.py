@@ -111,7 +111,11 @@ def test_everything_is_rendered(stored, tmp_path):
         results, judged, tmp_path / "claims.json", tmp_path / "figures", introduction, tmp_path / "a.rst"
     )
     first = (tmp_path / "a.rst").read_text()
-    assert first.count("data:image/png;base64,") == 1 and "<b>tiny-sd3, ocr</b>: not testable" in first
+    assert (
+        first.count("data:image/png;base64,") == 1
+        and "srcdoc=" in first
+        and "<b>tiny-sd3, ocr</b>: not testable" in first
+    )
     assert "negative control</i> not measured" in first and introduction.read_text() in first
     assert max(map(len, first.splitlines())) < 10_000  # docutils reads no longer line
 

@@ -194,10 +194,9 @@ def test_the_report_is_one_file_that_opens_offline(finished, tmp_path):
         "Checks of the instrument": "results/instrument.html",
         "Claims": "results/claims.html",
         "Figures": "over_optimisation",
-        "Images": "results/gallery.html",
         "Tables": "cost_runs",
     }
-    opens_on = ["What can be judged", "negative control", "What is not known"]
+    opens_on = ["What can be judged", "negative control", "What is not known", "Images"]
     check_report(path, tmp_path, {**wanted, "How it was made": "provenance"}, opens_on)
 
 

@@ -133,6 +133,7 @@ rule answer:
         claims="results/claims.json",
         figures="results/figures",
         tables="results/tables",
+        gallery="results/gallery.html",
         introduction="workflow/report/workflow.rst",
         code=REPORTING,
     output:
@@ -145,7 +146,7 @@ rule answer:
         settings=RENDERING,
     shell:
         f"python -m reporting answer {COMMON} --instrument {{input.instrument}} --claims {{input.claims}}"
-        " --figures {input.figures} --introduction {input.introduction} --out {output} 2> {log}"
+        " --figures {input.figures} --gallery {input.gallery} --introduction {input.introduction} --out {output} 2> {log}"
 
 
 rule gallery:
@@ -154,7 +155,7 @@ rule gallery:
         **STORED,
         code=[*REPORTING, "reporting/gallery.html"],
     output:
-        report("results/gallery.html", caption="../report/gallery.rst", category="Images"),
+        "results/gallery.html",
     log:
         "logs/gallery.log",
     conda:
