@@ -107,9 +107,8 @@ def test_everything_is_rendered(stored, tmp_path):
     render_gallery(results, tmp_path / "gallery.html")
     assert (tmp_path / "gallery.html").stat().st_size > 100_000
     introduction = Path("workflow/report/workflow.rst")
-    answer.write(
-        results, judged, tmp_path / "claims.json", tmp_path / "figures", introduction, tmp_path / "a.rst"
-    )
+    written = [tmp_path / name for name in ("claims.json", "figures", "gallery.html")]
+    answer.write(results, judged, *written, introduction, tmp_path / "a.rst")
     first = (tmp_path / "a.rst").read_text()
     assert (
         first.count("data:image/png;base64,") == 1
