@@ -45,6 +45,17 @@ def kind_of(path: Path) -> Kind:
     return "adapter"
 
 
+def check_pipeline(path: Path, expected: str) -> None:
+    """Raise ``FormatError`` for a checkpoint of another class of pipelines than the base model's."""
+    file = path / PIPELINE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{file} names no class of pipelines ({error})") from None
+    if found != expected:
+        raise FormatError(f"{file}: key '_class_name' is {found!r}; valid: {expected!r}")
+
+
 def adapter_file(path: Path) -> Path:
     """The one safetensors file of an adapter. Raises ``FormatError``."""
     if path.is_file() and path.suffix == ".safetensors":

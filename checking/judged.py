@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import base_models
 from base_models import open_base_model
-from base_models.base import ADAPTER_FILE
-from checking.formats import FormatError, Kind, adapter_file, kind_of, load
+from checking.formats import FormatError, Kind, adapter_file, check_pipeline, kind_of, load
 from core.files import sha256, to_yaml, write_json, write_text
 from core.prompts import read as read_prompts
 from core.settings import ConfigError, check_name
@@ -84,6 +84,8 @@ class Check:
         """Run folders of the base model and of what was brought, evaluated on the same prompts and noise."""
         settings = self.settings()
         plain = resolve_run(self.base, self.task, "base", self.seed, {})
+        if self.kind == "checkpoint":
+            check_pipeline(self.path, base_models.get_class(plain.base_model.pipeline).pipeline_class)
         config = self.config(plain)
         self.prepare(config)
         base = self.report / "base"
@@ -182,6 +184,3 @@ def _pixels(file: Path, side: int) -> np.ndarray:
                 f"{file} has {opened.size[0]} x {opened.size[1]} pixels; valid: {side} x {side}"
             )
     return (load_square(file, side) * 255).round().byte().permute(1, 2, 0).numpy()
-
-
-__all__ = ["ADAPTER_FILE", "Check", "outputs"]

@@ -155,6 +155,12 @@ def test_a_checkpoint_is_judged_without_a_kl(folder):
         {k: v * 1.02 if "attn.to_q.weight" in k else v for k, v in weights.items()}, file, {"format": "pt"}
     )
     check(folder / "whole", "--name", "whole")
+    index = folder / "whole" / "model_index.json"
+    known = index.read_text()
+    for text in (known.replace("StableDiffusion3Pipeline", "FluxPipeline"), "[]"):
+        index.write_text(text)
+        check(folder / "whole", "--name", "other", status=1)
+    index.write_text(known)
     found = report("whole")
     assert found["kl_from_base"] is None and found["diffusion_loss"][0] != found["diffusion_loss"][1]
     assert any(line["difference"] for line in found["metrics"])

@@ -75,6 +75,8 @@ COMMANDS = {
     "reporting.publish": ["--command", "--readme", "--out"],
     "reporting.stored": ["keep", "take", "--out", "--store"],
     "reporting.tracking": ["log", "--tracking-uri", "--experiment", "--done"],
+    "checking.__main__": ["--base", "--task", "--name", "--seed", "--images-per-prompt"],
+    "voting.__main__": ["serve", "close", "--methods", "--against", "--folder", "--port"],
     "runs.__main__": ["explain", "--configfile", "--results"],
     "prompt_sets.__main__": ["make", "overlap", "--out", "--fail"],
     "didactic.__main__": [
@@ -164,6 +166,7 @@ def forget() -> None:
 
 
 PACKAGES = (
+    "checking",
     "base_models",
     "core",
     "didactic",
@@ -317,6 +320,7 @@ def test_any_arguments_of_a_command_are_one_error(copied, module, capsys, monkey
     )
     main = importlib.import_module(module).main
     monkeypatch.setattr("core.command.set_threads", lambda count: None)
+    monkeypatch.setattr("checking.__main__.set_threads", lambda count: None)
 
     @bounded(60)
     @given(arguments=st.lists(words.filter(lambda word: "\0" not in word), max_size=7))
