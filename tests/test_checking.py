@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
     copied = copy_repository(tmp_path_factory.mktemp("checked"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copied)
+        torch.set_num_threads(1)  # as the command does, whose own way works in a new process alone
         patch.setattr("core.command.set_threads", lambda count: None)
         patch.setattr("checking.__main__.set_threads", lambda count: None)
         yield copied

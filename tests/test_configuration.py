@@ -40,7 +40,7 @@ def resolve_one(base="tiny-sd3", task="geneval", method="gardo", **config):
     return resolve.resolve_run(base, task, method, 1, config)
 
 
-@pytest.mark.parametrize("name", ["config", "smoke", "ocr", "full", "paper"])
+@pytest.mark.parametrize("name", ["config", "smoke", "shown", "full", "paper"])
 def test_every_preset_resolves(name):
     config = yaml.safe_load(Path(f"config/{name}.yaml").read_text())
     runs = resolve.resolve_grid(config)

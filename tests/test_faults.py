@@ -79,7 +79,7 @@ def test_what_is_no_name_is_refused_wherever_a_name_stands(name):
             "unknown key 'grid.0.method'; valid keys: base, methods",
         ),
         ({"stored_runs": "nowhere"}, "key 'stored_runs' is 'nowhere'; valid: a folder"),
-        ({"more": 1}, "unknown key 'more'; valid keys: data_per_prompt"),
+        ({"more": 1}, "unknown key 'more'; valid keys: checked, data_per_prompt"),
     ],
 )
 def test_a_wrong_main_config_is_named_with_key_and_value(change, message):

@@ -89,7 +89,6 @@ COMMANDS = {
         "--learning-rate",
         "--out",
     ],
-    "workflow.estimate": ["--configfile", "--target", "--details"],
 }
 
 ODD_TEXTS = [

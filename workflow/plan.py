@@ -180,9 +180,10 @@ def make_plan(config: dict) -> Plan:
     check_instrument()
     check_claims()
     check_figures()
-    tables = filled_tables(rows) if config["tables"] is None else config["tables"]
+    tables = config.get("tables")
+    tables = filled_tables(rows) if tables is None else tables
     check_tables(tables)
-    checked = checked_runs(config["checked"], runs)
+    checked = checked_runs(config.get("checked", []), runs)
     rendering = rendering_settings(config, evaluation, tables)
     rendering.methods.update({run.method: run.method for run in checked})
     recorded = expected_base(evaluation, rendering.bases)
