@@ -14,6 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -222,64 +224,65 @@ def test_any_main_config_is_valid_or_one_error(config):
     readable(plan(config))
 
 
+@contextmanager
+def restored(path: Path) -> Iterator[bytes]:
+    """What stands in the file, which is as it was afterwards, its time included: nothing was written."""
+    original, times = path.read_bytes(), path.stat()
+    try:
+        yield original
+    finally:
+        path.write_bytes(original)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def planned_or_named(path: Path) -> None:
+    """The grid is valid with this file as it stands, or the one error names it."""
+    message = plan(MAIN)
+    if message:
+        readable(message, names=path.stem)
+
+
 @pytest.mark.parametrize("name", READ)
 def test_any_file_of_config_is_valid_or_one_error_that_names_it(copied, name):
     path = copied / name
-    original = path.read_text()
-    tree = yaml.safe_load(original)
+    with restored(path) as original:
 
-    @bounded(40)
-    @given(value=changed(tree))
-    def fuzz(value):
-        path.write_text(yaml.safe_dump(value, allow_unicode=True))
-        message = plan(MAIN)
-        if message:
-            readable(message, names=path.stem)
+        @bounded(40)
+        @given(value=changed(yaml.safe_load(original)))
+        def fuzz(value):
+            path.write_text(yaml.safe_dump(value, allow_unicode=True))
+            planned_or_named(path)
 
-    try:
         fuzz()
-    finally:
-        restore(path, original)
 
 
 @pytest.mark.parametrize("name", READ)
 def test_any_bytes_in_a_file_of_config_are_valid_or_one_error_that_names_it(copied, name):
     path = copied / name
-    original = path.read_bytes()
+    with restored(path) as original:
 
-    @bounded(15)
-    @given(place=st.floats(0, 1), added=st.binary(min_size=1, max_size=6), cut=st.integers(0, 20))
-    def fuzz(place, added, cut):
-        at = int(place * len(original))
-        path.write_bytes(original[:at] + added + original[at + cut :])
-        message = plan(MAIN)
-        if message:
-            readable(message, names=path.stem)
+        @bounded(15)
+        @given(place=st.floats(0, 1), added=st.binary(min_size=1, max_size=6), cut=st.integers(0, 20))
+        def fuzz(place, added, cut):
+            at = int(place * len(original))
+            path.write_bytes(original[:at] + added + original[at + cut :])
+            planned_or_named(path)
 
-    try:
         fuzz()
-    finally:
-        restore(path, original)
 
 
 def test_any_prompt_is_valid_or_one_error_that_names_file_and_line(copied):
     path = copied / PROMPTS
-    original = path.read_text()
-    lines = original.splitlines()
-    prompt = json.loads(lines[3])
+    with restored(path) as original:
+        lines = original.decode().splitlines()
 
-    @bounded(60)
-    @given(value=changed(prompt) | values)
-    def fuzz(value):
-        path.write_text("\n".join([*lines[:3], json.dumps(value), *lines[4:]]) + "\n")
-        message = plan(MAIN)
-        if message:
-            readable(message, names="ocr_train")
+        @bounded(60)
+        @given(value=changed(json.loads(lines[3])) | values)
+        def fuzz(value):
+            path.write_text("\n".join([*lines[:3], json.dumps(value), *lines[4:]]) + "\n")
+            planned_or_named(path)
 
-    try:
         fuzz()
-    finally:
-        restore(path, original)
 
 
 def test_a_dry_run_of_any_main_config_plans_or_says_one_error(copied):
@@ -301,14 +304,6 @@ def test_a_dry_run_of_any_main_config_plans_or_says_one_error(copied):
     finally:
         path.unlink()
         shutil.rmtree(copied / ".snakemake", ignore_errors=True)
-
-
-def restore(path: Path, original: str | bytes) -> None:
-    """The file as it was, its time included, so that nothing counts as written."""
-    write = path.write_bytes if isinstance(original, bytes) else path.write_text
-    write(original)
-    shipped = Path(__file__).parents[1] / path.relative_to(Path.cwd())
-    os.utime(path, ns=(shipped.stat().st_atime_ns, shipped.stat().st_mtime_ns))
 
 
 @pytest.mark.parametrize("module", COMMANDS)

@@ -174,7 +174,7 @@ def make_plan(config: dict) -> Plan:
             if suite not in evaluation.suites:
                 raise ConfigError(
                     f"config/tasks/{name}.yaml: key 'suites' names {suite!r}; "
-                    f"valid: {', '.join(evaluation.suites)}"
+                    f"valid (suites of config/evaluation.yaml): {', '.join(evaluation.suites)}"
                 )
     check_media(runs, tasks, evaluation)
     check_instrument()
