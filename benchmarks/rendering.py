@@ -26,7 +26,8 @@ from core.prompts import read as read_prompts
 from core.settings import read_yaml
 from evaluation import images as stored_images
 from evaluation.configuration import EvaluationConfig, load_evaluation, roles
-from evaluation.scores import COSTS, DIFFUSION_LOSS, KL
+from evaluation.scores import BY_KIND, COSTS, DIFFUSION_LOSS, KL
+from methods.maths.diversity import DIVERSITY
 from runs.config_files import load_task
 from runs.configuration import RunConfig
 from runs.resolve import grid_rows, resolve_grid
@@ -53,10 +54,13 @@ def _suite_rows(run: RunConfig, name: str, step: int, evaluation: EvaluationConf
     """Single-image scores of one suite and step."""
     suite, k, parts = evaluation.suites[name], evaluation.images_per_prompt, []
     counts = [count_objects(p) for p in read_prompts(Path(suite.prompts))]
-    bounds = {**dict.fromkeys([*suite.metrics, "diversity"], suite.counts), **suite.accuracy_by_count}
+    bounds = {
+        **dict.fromkeys([*suite.metrics, *evaluation.encoders()], suite.counts),
+        **suite.accuracy_by_count,
+    }
     for metric, limit in bounds.items():
         kept = [i for i, n in enumerate(counts) if limit is None or limit[0] <= n <= limit[1]]
-        size = 1 if metric == "diversity" else k
+        size = 1 if metric in evaluation.encoders() else k
         images = np.tile(np.arange(size) if size > 1 else [-1], len(kept))
         values = rng.random(len(images)) + 0.1 * (run.seed % 5)
         cell = {"run": run.run, "step": step, "suite": name, "metric": metric}
@@ -69,7 +73,11 @@ def _suite_rows(run: RunConfig, name: str, step: int, evaluation: EvaluationConf
 def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng) -> tuple[list, pd.DataFrame]:
     """Files of one run; returns its rows of both score tables."""
     folder, task = results / "runs" / run.run, load_task(run.task)
-    role_of = {**roles(task, evaluation), "diversity": "diversity"}
+    role_of = {
+        **roles(task, evaluation),
+        **dict.fromkeys(evaluation.encoders(), BY_KIND),
+        DIVERSITY: DIVERSITY,
+    }
     last = run.training.iterations
     jobs = [(s, task.suites[0]) for s in run.snapshots] + [(last, suite) for suite in task.suites]
     single = pd.concat([_suite_rows(run, suite, step, evaluation, rng) for step, suite in jobs])
@@ -117,7 +125,7 @@ def write_results(config: dict, results: Path) -> Path:
     written = [_write_run(run, evaluation, results, rng) for run in runs.values()]
     pd.DataFrame([row for rows, _ in written for row in rows]).to_parquet(results / "scores.parquet")
     pd.concat([single for _, single in written]).to_parquet(results / "image_scores.parquet")
-    settings, tables = results / "rendering.yaml", filled_tables(grid_rows(config))
+    settings, tables = results / "rendering.yaml", filled_tables(grid_rows(config), evaluation)
     settings.write_text(to_yaml(rendering_settings(config, evaluation, tables).model_dump()))
     return settings
 

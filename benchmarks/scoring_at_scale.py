@@ -22,6 +22,7 @@ from core.command import count
 from evaluation import images
 from evaluation.configuration import SuiteConfig
 from evaluation.score import CHUNK_BYTES, ScoredFile, score_files
+from methods.maths.diversity import DIVERSITY
 from rewards.base import Reward
 
 METRICS = 12
@@ -80,7 +81,7 @@ def measure(count: int, side: int, per_prompt: int, chunk_bytes: int, folder: Pa
         patch("evaluation.score.rewards.get", lambda _: StandIn()),
         patch("evaluation.score.get_features", lambda _: encode),
     ):
-        (scored,) = score_files([file], "stand-in")
+        (scored,) = score_files([file], {DIVERSITY: "stand-in"})
     seconds = time.perf_counter() - start
     memory.ended.set()
     memory.join()

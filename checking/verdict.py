@@ -14,7 +14,8 @@ import numpy as np
 
 from core.tables import read_table
 from evaluation.configuration import RunEvaluation
-from evaluation.scores import DIFFUSION_LOSS, KL, Images, by_image
+from evaluation.score import role_of
+from evaluation.scores import BY_KIND, DIFFUSION_LOSS, KL, Images, by_image
 from methods.maths.diversity import DIVERSITY
 from reporting.layout import load_layout
 from reporting.statistics import bootstrap_interval
@@ -95,7 +96,7 @@ def by_prompt(found: Images) -> np.ndarray:
 
 
 def compared(base: Path, judged: Path, settings: RunEvaluation) -> list[Line]:
-    """A line for each metric of the own suite, the proxy first, then gold, unseen metrics and diversity."""
+    """A line for each metric of the own suite: proxy, gold, unseen metrics, diversity, its kinds."""
     first, second = (own_suite(folder, settings.own) for folder in (base, judged))
     better, lines = directions(), []
     for metric, ours in second.items():
@@ -103,10 +104,18 @@ def compared(base: Path, judged: Path, settings: RunEvaluation) -> list[Line]:
             continue
         a, b = by_prompt(first[metric]), by_prompt(ours)
         interval = bootstrap_interval((b - a)[None], LEVEL)
-        role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
         means = float(a.mean()), float(b.mean()), float(interval.mean)
-        lines.append(Line(metric, role, better.get(metric, "higher"), *means, interval.low, interval.high))
-    order = ("proxy", "gold", "unseen", "auxiliary", DIVERSITY)
+        lines.append(
+            Line(
+                metric,
+                role_of(metric, settings),
+                better.get(metric, "higher"),
+                *means,
+                interval.low,
+                interval.high,
+            )
+        )
+    order = ("proxy", "gold", "unseen", "auxiliary", DIVERSITY, BY_KIND)
     return sorted(lines, key=lambda line: order.index(line.role))
 
 

@@ -20,10 +20,9 @@ from core.tables import write_table
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import Sampler, write_sheet
-from evaluation.score import ScoredFile, image_rows, score_files, training_costs
+from evaluation.score import ScoredFile, image_rows, role_of, score_files, training_costs
 from evaluation.scores import COLUMNS, KL, MODEL, RUN
 from methods.maths.best_of_n import best_of_n, best_of_n_kl
-from methods.maths.diversity import DIVERSITY
 from runs.configuration import RunConfig
 
 
@@ -66,18 +65,18 @@ class BestOfN:
             self.file(self.candidates, self.k * self.n, by_proxy, "proxy"),
             self.file(self.candidates, self.k * self.n, suite, self.suite),
         ]
-        chosen_by, scored = score_files(files, self.settings.features)
+        chosen_by, scored = score_files(files, {})
         reward = chosen_by[proxy][1]
         found = {
             metric: (kept, best_of_n(reward[kept], values, self.n)[:, None])
             for metric, (kept, values) in scored.items()
-            if metric != DIVERSITY
         }
         self.keep(reward)
         if self.k > 1:
             file = self.file(self.chosen, self.k, suite.model_copy(update={"metrics": [proxy]}), self.suite)
-            (best,) = score_files([file], self.settings.features)
-            found[DIVERSITY] = best[DIVERSITY]
+            encoders = self.settings.encoders()
+            (best,) = score_files([file], encoders)
+            found |= {metric: best[metric] for metric in encoders}
         return found
 
     def keep(self, reward: torch.Tensor) -> None:
@@ -105,13 +104,12 @@ def evaluate_best_of_n(
     cell = {**key, "step": 0, "suite": row.suite, "own": True}
     file = row.file(row.candidates, row.k * row.n, settings.suites[row.suite], row.suite)
     for metric, (kept, values) in row.score().items():
-        role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
-        drawn = len(kept) * (row.k if metric == DIVERSITY else row.k * row.n)
+        drawn = len(kept) * (row.k if metric in settings.encoders() else row.k * row.n)
         rows.append(
             {
                 **cell,
                 "metric": metric,
-                "role": role,
+                "role": role_of(metric, settings),
                 "value": file.overall(metric, kept, values),
                 "n_images": drawn,
             }

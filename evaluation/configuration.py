@@ -12,6 +12,7 @@ import rewards
 from core.prompts import count_objects
 from core.prompts import read as read_prompts
 from core.settings import ConfigError, Name, Settings, parse, read_yaml
+from methods.maths.diversity import DIVERSITY, by_kind
 from rewards.features import feature_names, get_features_class
 from rewards.published.hub import commits
 from runs.configuration import TaskConfig
@@ -48,11 +49,18 @@ class _PerRun(Settings):
     images_per_prompt: int = Field(ge=1, le=10_000)
     batch: int = Field(ge=1)
     features: str
+    features_by_kind: dict[Name, str] = Field(
+        {}, description="encoders of one kind of diversity each: diversity_<kind>"
+    )
     kl_noise_level: float = Field(gt=0, description="of the SDE on which the KL from the base is measured")
     held_out_scenes: bool = Field(
         description="measure the diffusion loss on drawn scenes of the test prompts"
     )
     keep_images: bool = Field(True, description="false: a run's images are deleted once it is scored")
+
+    def encoders(self) -> dict[str, str]:
+        """Metric of diversity -> the encoder in whose features it is measured."""
+        return {DIVERSITY: self.features} | {by_kind(k): name for k, name in self.features_by_kind.items()}
 
 
 class EvaluationConfig(_PerRun):
@@ -61,6 +69,12 @@ class EvaluationConfig(_PerRun):
         [], description="scores of one instrument: where one is the proxy, the others are not unseen"
     )
     suites: dict[Name, SuiteConfig] = Field(min_length=1)
+
+    def measured(self) -> set[str]:
+        """Every metric of images."""
+        suites = self.suites.values()
+        by_suite = [{*suite.metrics, *suite.accuracy_by_count} for suite in suites]
+        return {*self.encoders(), *(metric for metrics in by_suite for metric in metrics)}
 
 
 class RunEvaluation(_PerRun):
@@ -79,9 +93,9 @@ class RunEvaluation(_PerRun):
 def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> EvaluationConfig:
     """Read and check. Raises ``ConfigError`` naming file, key and valid values."""
     config = parse(EvaluationConfig, {**read_yaml(path), **(overrides or {})}, str(path))
-    if config.features not in feature_names():
-        valid = ", ".join(feature_names())
-        raise ConfigError(f"{path}: features names {config.features!r}; valid: {valid}")
+    for key, name in {"features": config.features, **_keys(config.features_by_kind)}.items():
+        if name not in feature_names():
+            raise ConfigError(f"{path}: {key} names {name!r}; valid: {', '.join(feature_names())}")
     for name, suite in config.suites.items():
         for metric in suite.scored():
             if metric not in rewards.names():
@@ -106,6 +120,10 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
     return config
 
 
+def _keys(features_by_kind: dict[str, str]) -> dict[str, str]:
+    return {f"features_by_kind.{kind}": name for kind, name in features_by_kind.items()}
+
+
 def run_evaluation(config: EvaluationConfig, task: TaskConfig) -> RunEvaluation:
     """What decides the evaluation of a task's runs, and nothing else."""
     suites = {name: config.suites[name] for name in task.suites}
@@ -113,7 +131,7 @@ def run_evaluation(config: EvaluationConfig, task: TaskConfig) -> RunEvaluation:
     metrics = [*own.metrics, *added_metrics(task, config)]
     suites[task.suites[0]] = own.model_copy(update={"metrics": metrics})
     scored = dict.fromkeys(metric for suite in suites.values() for metric in suite.scored())
-    plugins = [*map(rewards.get_class, scored), get_features_class(config.features)]
+    plugins = [*map(rewards.get_class, scored), *map(get_features_class, config.encoders().values())]
     shared = {name: getattr(config, name) for name in _PerRun.model_fields}
     return RunEvaluation(**shared, suites=suites, roles=roles(task, config), commits=commits(plugins))
 

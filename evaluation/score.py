@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from core.tables import write_table
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import measures_file, planned
-from evaluation.scores import COLUMNS, COSTS, IMAGE_COLUMNS, MODEL, RUN, TRAINING
+from evaluation.scores import BY_KIND, COLUMNS, COSTS, IMAGE_COLUMNS, MODEL, RUN, TRAINING
 from methods.maths.diversity import DIVERSITY, group_diversity
 from rewards.features import get_features
 from runs.configuration import RunConfig
@@ -89,9 +89,10 @@ class ScoredFile:
         return (values * self.weights(metric, prompts)[:, None]).mean().item()
 
 
-def score_files(files: list[ScoredFile], features: str) -> list[Scored]:
+def score_files(files: list[ScoredFile], encoders: Mapping[str, str]) -> list[Scored]:
     """For each file, by metric: indices of its prompts (m,) and values (m, k), or (m, 1) of a whole group.
 
+    ``encoders``: metric of diversity -> the encoder it is measured in, for files of several images a prompt.
     Every reward is opened once and closed before the next: some take minutes and gigabytes. Files of equal
     images are scored once.
     """
@@ -108,14 +109,22 @@ def score_files(files: list[ScoredFile], features: str) -> list[Scored]:
                 parts = [reward(pixels, [p["prompt"] for p in of], of) for pixels, of in file.read(kept)]
                 scored[digest][metric] = kept, torch.cat(parts).double().reshape(len(kept), file.k)
         del reward
-    if any(file.k > 1 for file in files):
-        encoder = get_features(features)
+    for metric, name in encoders.items() if any(file.k > 1 for file in files) else ():
+        encoder = get_features(name)
         for digest, file in different.items():
             kept = _within(file.prompts, file.suite.counts)
             embedded = torch.cat([encoder(pixels) for pixels, _ in file.read(kept)])
             grouped = embedded.reshape(len(kept), file.k, -1)
-            scored[digest][DIVERSITY] = kept, group_diversity(grouped).double()[:, None]
+            scored[digest][metric] = kept, group_diversity(grouped).double()[:, None]
+        del encoder
     return [scored[file.digest] for file in files]
+
+
+def role_of(metric: str, settings: RunEvaluation) -> str:
+    """The part a metric plays in the run's task."""
+    if metric in settings.encoders():
+        return DIVERSITY if metric == DIVERSITY else BY_KIND
+    return settings.roles.get(metric, "unseen")
 
 
 def image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, values: torch.Tensor):
@@ -175,12 +184,11 @@ def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Pat
         for step, name in sorted(planned(config, settings), key=lambda planned: planned[::-1])
     ]
     rows, single = [], []
-    for file, scored in zip(files, score_files(files, settings.features), strict=True):
+    for file, scored in zip(files, score_files(files, settings.encoders()), strict=True):
         cell = {"step": file.step, "suite": file.name, "own": file.name == settings.own}
         for metric, (kept, values) in scored.items():
-            role = DIVERSITY if metric == DIVERSITY else settings.roles.get(metric, "unseen")
             value = {"value": file.overall(metric, kept, values), "n_images": len(kept) * file.k}
-            rows.append({**key, **cell, "metric": metric, "role": role, **value})
+            rows.append({**key, **cell, "metric": metric, "role": role_of(metric, settings), **value})
             single.append(image_rows(config.run, file, metric, kept, values))
     rows += [{**key, **row} for row in _cost_rows(folder, config, settings)]
     write_table(pd.concat(single, ignore_index=True), out_images)

@@ -24,7 +24,8 @@ CELL = ["base", "task", "method", "step", "suite", "metric"]  # with the seed: o
 IMAGE_KEY = ["run", "step", "suite", "metric"]
 # image: -1 where the value is of the prompt's group. weight: of the prompt in the run's one value.
 IMAGE_COLUMNS = [*IMAGE_KEY, "prompt", "image", "value", "weight"]
-ROLES = ("proxy", "auxiliary", "unseen", "gold", DIVERSITY, "cost")
+BY_KIND = "diversity_kind"  # role of diversity_colour and its like: parts of what DIVERSITY measures
+ROLES = ("proxy", "auxiliary", "unseen", "gold", DIVERSITY, BY_KIND, "cost")
 MODEL, TRAINING = "model", "training"
 KL, DIFFUSION_LOSS = "kl_from_base", "diffusion_loss"
 COSTS = {  # metric -> what provenance.json calls it

@@ -202,7 +202,9 @@ def test_a_run_depends_on_the_commits_of_its_rewards(config_copy, monkeypatch, t
 def test_an_unknown_encoder_names_file_and_valid_ones(config_copy):
     edit(config_copy / "tasks/ocr.yaml", lambda task: task.update(features="dinov9"))
     config_files.load_task.cache_clear()
-    with pytest.raises(ConfigError, match=r"tasks/ocr.yaml: key 'features'.*dinov9.*dinov3, scene_encoder"):
+    with pytest.raises(ConfigError, match=r"tasks/ocr.yaml: key 'features'.*dinov9.*dinov3, .*scene_encoder"):
         resolve_one(task="ocr")
     with pytest.raises(ConfigError, match="features names 'dinov9'.*dinov3"):
         load_evaluation({"features": "dinov9"})
+    with pytest.raises(ConfigError, match="features_by_kind.style names 'gram'.*layout.*style"):
+        load_evaluation({"features_by_kind": {"style": "gram"}})

@@ -76,6 +76,7 @@ def test_everything_is_rendered(stored, tmp_path):
         "ranking",
         "main",
         "ablation",
+        "diversity",
         "cost",
         "comparison",
         "cost_runs",

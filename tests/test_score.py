@@ -26,6 +26,9 @@ def stored(folder, step: int, seed: int) -> ScoredFile:
     return ScoredFile(path, SUITE, "counting", step, PROMPTS, k=2)
 
 
+ENCODERS = {"diversity": "any"}
+
+
 @pytest.fixture
 def files(tmp_path):
     return [stored(tmp_path, step, seed=step) for step in (0, 5)]
@@ -48,7 +51,7 @@ def opened(monkeypatch):
 
 
 def test_every_reward_is_opened_once_for_all_files(files, opened):
-    score_files(files, "any")
+    score_files(files, ENCODERS)
     assert opened == {"geneval": 1, "gold": 1}
 
 
@@ -57,7 +60,7 @@ def test_every_reward_is_opened_once_for_all_files(files, opened):
 def test_values_belong_to_their_images_and_prompts(files, opened, monkeypatch, images_at_a_time, kept_bytes):
     monkeypatch.setattr("evaluation.score.KEPT_BYTES", kept_bytes)
     monkeypatch.setattr("evaluation.score.CHUNK_BYTES", images_at_a_time * 4 * 8 * 8 * 3)
-    for file, scored in zip(files, score_files(files, "any"), strict=True):
+    for file, scored in zip(files, score_files(files, ENCODERS), strict=True):
         parts = list(file.read(torch.arange(3)))
         assert max(len(pixels) for pixels, _ in parts) == min(images_at_a_time, 6)
         means = torch.cat([pixels.flatten(1).mean(1) for pixels, _ in parts]).reshape(3, 2).double()
@@ -85,7 +88,7 @@ def test_equal_images_are_scored_once(tmp_path, opened, monkeypatch):
 
     monkeypatch.setattr(rewards, "get", counting)
     first, second, other = (stored(tmp_path, step, seed) for step, seed in ((0, 7), (5, 7), (9, 8)))
-    by_file = score_files([first, second, other], "any")
+    by_file = score_files([first, second, other], ENCODERS)
     assert scored == {"geneval": 2 * (4 + 2), "gold": 2 * 4}
     assert by_file[0] is by_file[1] and not torch.equal(by_file[0]["gold"][1], by_file[2]["gold"][1])
 

@@ -29,6 +29,7 @@ LAYOUT = Layout(
             "unseen": {"mark": "", "legend": "no mark: unseen"},
             "gold": {"mark": "‡", "legend": "‡: gold"},
             "diversity": {"mark": ""},
+            "diversity_kind": {"mark": ""},
             "cost": {"mark": ""},
         },
         "columns": {

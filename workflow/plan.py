@@ -140,7 +140,7 @@ class Plan:
 
     def base_runs(self) -> list[str]:
         """As few runs of untrained base models, as they are, as cover all suites of each seed."""
-        chosen, covered = [], set()
+        suites: dict[str, set[tuple]] = {}
         for name, run in self.runs.items():
             same = {"gradient_checkpointing": False}  # which changes no image
             own = load_base_model(run.base).model_copy(update=same)
@@ -151,10 +151,12 @@ class Plan:
                 or run.base_model.model_copy(update=same) != own
             ):
                 continue  # trained, or the task changes how the base model samples
-            suites = {(run.base, run.seed, suite) for suite in self.tasks[run.task].suites}
-            if not suites <= covered:
-                chosen.append(name)
-                covered |= suites
+            suites[name] = {(run.base, run.seed, suite) for suite in self.tasks[run.task].suites}
+        chosen, missing = [], set().union(*suites.values())
+        while missing:
+            best = max(suites, key=lambda name: len(suites[name] & missing))  # the first of equal ones
+            chosen.append(best)
+            missing -= suites[best]
         return chosen
 
     def test_prompts(self, run: str) -> list[str]:
@@ -181,7 +183,7 @@ def make_plan(config: dict) -> Plan:
     check_claims()
     check_figures()
     tables = config.get("tables")
-    tables = filled_tables(rows) if tables is None else tables
+    tables = filled_tables(rows, evaluation) if tables is None else tables
     check_tables(tables)
     checked = checked_runs(config.get("checked", []), runs)
     rendering = rendering_settings(config, evaluation, tables)

@@ -101,7 +101,7 @@ def plugins(plan: Plan, jobs: Jobs) -> list[type]:
     for name in jobs.evaluate:
         for suite in plan.tasks[plan.runs[name].task].suites:
             metrics |= set(plan.evaluation.suites[suite].scored())
-        encoders.add(plan.evaluation.features)
+        encoders.update(plan.evaluation.encoders().values())
     return [rewards.get_class(n) for n in sorted(metrics)] + [get_features_class(n) for n in sorted(encoders)]
 
 

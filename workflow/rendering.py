@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.settings import ConfigError
 from didactic.configuration import load as load_mixture
+from evaluation.configuration import EvaluationConfig
 from reporting import claim_tests, instrument_settings
 from reporting.figure_settings import FIGURES, load_figures
 from reporting.layout import (
@@ -81,9 +82,10 @@ def check_tables(requested: list[str]) -> None:
             raise ConfigError(f"key 'tables' names {name!r}; valid: {', '.join(known)}")
 
 
-def filled_tables(rows: list) -> list[str]:
-    """Every table of which the grid has a row, in the order of their files."""
-    return [name for name, (_, spec) in _tables().items() if _has_row(spec, rows)]
+def filled_tables(rows: list, evaluation: EvaluationConfig) -> list[str]:
+    """Every table of which the grid has a row and evaluation a column, in the order of their files."""
+    known, measured = _tables(), evaluation.measured()
+    return [name for name, (_, spec) in known.items() if _has_row(spec, rows) and _has_column(spec, measured)]
 
 
 def empty_tables(requested: list[str], rows: list) -> list[str]:
@@ -96,6 +98,15 @@ def empty_tables(requested: list[str], rows: list) -> list[str]:
         for name, (path, spec) in ((name, known[name]) for name in requested)
         if not _has_row(spec, rows)
     ]
+
+
+def _has_column(spec: Table | CourseTable, measured: set[str]) -> bool:
+    """Whether a table that is about metrics which not every evaluation measures has one of them."""
+    if isinstance(spec, CourseTable):
+        return True
+    columns = [load_layout().columns[name] for name in spec.columns]
+    about = {column.metric for column in columns if column.optional}
+    return not about or bool(about & measured)
 
 
 def _has_row(spec: Table | CourseTable, rows: list) -> bool:

@@ -8,6 +8,11 @@ from torch.nn import functional as F
 DIVERSITY = "diversity"  # where it is logged or scored; a metric that is no reward
 
 
+def by_kind(kind: str) -> str:
+    """The metric of a diversity of one kind, such as colour."""
+    return f"{DIVERSITY}_{kind}"
+
+
 def cosine_distances(features: torch.Tensor) -> torch.Tensor:
     """1 - cosine between all pairs. (..., n, D) -> (..., n, n). A zero vector lies at distance 1 of all."""
     unit = F.normalize(features, dim=-1)

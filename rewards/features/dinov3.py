@@ -38,8 +38,11 @@ class DINOv3(Features):
 
     def _batch(self, images: torch.Tensor) -> torch.Tensor:
         pixels = square(images, SIZE, IMAGENET_MEAN, IMAGENET_STD).to(self.model.device)
-        tokens = self.model(pixel_values=pixels).last_hidden_state
-        return tokens[:, 1 + self.model.config.num_register_tokens :].mean(1)  # class and registers lead
+        return self._pooled(self.model(pixel_values=pixels).last_hidden_state)
+
+    def _pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, class and registers and patches, D) -> (N, D)."""
+        return tokens[:, 1 + self.model.config.num_register_tokens :].mean(1)
 
     def embed(self, images):
         return in_batches(self._batch, BATCH, images)
