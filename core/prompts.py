@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
 from core.settings import ConfigError, Settings, parse
 
 MOST_OBJECTS = 1000  # of one class in a prompt
+Skill = Literal["object", "attribute", "count", "position", "verb"]  # GenEval 2, arXiv 2512.16853
+SKILLS: tuple[str, ...] = get_args(Skill)
 
 
 class _Objects(Settings):
@@ -35,6 +37,14 @@ class _Sign(Settings):
     color: str = Field(min_length=1)
 
 
+class _Question(Settings):
+    """What a model is to answer about an image of the prompt."""
+
+    skill: Skill
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+
+
 class _Prompt(Settings):
     """The part of a prompt that has a meaning here; sets may have keys of their own."""
 
@@ -46,6 +56,7 @@ class _Prompt(Settings):
     exclude: list[_Objects] = []
     sign: _Sign = Field(default=None)  # where it stands it is one
     background: str = Field(default=None)
+    questions: list[_Question] = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _positions(self):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from core.prompts import SKILLS
 from prompt_sets.coco import CLASSES
 
 
@@ -54,6 +55,30 @@ def geneval(text: str) -> list[dict]:
     return prompts
 
 
+def geneval2(text: str) -> list[dict]:
+    """GenEval 2 (arXiv 2512.16853), one JSON object per line: a prompt with questions for a model.
+
+    The tag is the number of atoms, by which the paper groups its scores. ``questions``: per atom the skill,
+    the question and its right answer.
+    """
+    prompts = []
+    for number, line in _lines(text):
+        try:
+            value = json.loads(line)
+            asked = zip(value["skills"], value["vqa_list"], strict=True)
+            questions = [{"skill": s, "question": q, "answer": a} for s, (q, a) in asked]
+            prompt = _prompt(value["prompt"], f"atoms_{value['atom_count']:d}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number}: no GenEval 2 metadata ({error!r})") from None
+        unknown = [q["skill"] for q in questions if q["skill"] not in SKILLS]
+        if unknown or not questions:
+            raise ValueError(
+                f"line {number}: {f'unknown skill {unknown[0]!r}' if unknown else 'no question'}"
+            )
+        prompts.append(prompt | {"questions": questions})
+    return prompts
+
+
 def json_list(text: str) -> list[dict]:
     """A JSON list of strings (HPDv2's benchmark)."""
     try:
@@ -66,5 +91,5 @@ def json_list(text: str) -> list[dict]:
 
 
 PARSERS: dict[str, Callable[[str], list[dict]]] = {
-    parser.__name__: parser for parser in (lines, quoted_lines, geneval, json_list)
+    parser.__name__: parser for parser in (lines, quoted_lines, geneval, geneval2, json_list)
 }

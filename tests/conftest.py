@@ -35,6 +35,7 @@ def small_checkpoints(tmp_path_factory):
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(root))
         patch.setenv("HF_HUB_CACHE", str(root))
         patch.setattr(mask2former, "SHORT", 64)  # the small detector needs no 800 pixels
+        patch.setattr("rewards.soft_tifa_gm.LEAST", 32 * 32)
         patch.setattr("rewards.unified_reward.NEW_TOKENS", 4)  # the small model never ends its answer
         fill_cache(root, sources, hub.pinned)
         yield root
@@ -78,4 +79,13 @@ def photographs():
         {"tag": "single_object", "prompt": text, "include": include}
         for text, include in zip(texts, clauses, strict=True)
     ]
+    skills = ("object", "attribute", "count")
+    for prompt in metadata:
+        named = prompt["include"][0]["class"]
+        asked = (f"Is there a {named}?", f"Is the {named} red?", f"How many {named}s are in the image?")
+        right = ("Yes", "Yes", "two")
+        prompt["questions"] = [
+            {"skill": skill, "question": question, "answer": answer}
+            for skill, question, answer in zip(skills, asked, right, strict=True)
+        ]
     return (images * 255).round() / 255, texts, metadata

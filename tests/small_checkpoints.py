@@ -250,6 +250,37 @@ def unified_reward(folder: Path) -> None:
     Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder, max_shard_size="100KB")
 
 
+def qwen3_vl(folder: Path) -> None:
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    ids = qwen_tokenizer(folder)
+    text, vision = qwen_sizes()
+    end = ids["<|endoftext|>"]
+    rope = {"rope_type": "default", "mrope_section": [3, 3, 2], "mrope_interleaved": True, "rope_theta": 5e6}
+    config = Qwen3VLConfig(
+        text_config={
+            **text,
+            "head_dim": 16,
+            "rope_parameters": rope,
+            "eos_token_id": end,
+            "pad_token_id": end,
+        },
+        vision_config={
+            **vision,
+            "patch_size": 16,
+            "hidden_size": WIDTH,
+            "intermediate_size": 64,
+            "out_hidden_size": WIDTH,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    Qwen3VLForConditionalGeneration(config).save_pretrained(folder, max_shard_size="100KB")
+
+
 def hps_v3(backbone: str, weights: str) -> None:
     """Called inside the reward's own environment, whose classes name the parameters."""
     from safetensors.torch import save_file
@@ -286,6 +317,7 @@ BUILDERS: dict[str, Callable[[Path], object]] = {
     "facebook/mask2former-swin-small-coco-instance": mask2former,
     "facebook/dinov3-vitl16-pretrain-lvd1689m": dinov3,
     "CodeGoat24/UnifiedReward-qwen-7b": unified_reward,
+    "Qwen/Qwen3-VL-8B-Instruct": qwen3_vl,
     "Qwen/Qwen2-VL-7B-Instruct": qwen_tokenizer,
     "MizzenAI/HPSv3": lambda folder: None,  # see fill_hps_v3
 }

@@ -120,7 +120,7 @@ def test_a_wrong_setting_of_a_row_is_named(second, message):
 def test_the_base_check_samples_each_suite_once_and_no_changed_base_model(bare):
     plan = make_plan(preset("paper"))
     tasks = {(plan.runs[name].task, plan.runs[name].seed) for name in plan.base_runs()}
-    assert tasks == {(t, s) for t in ("paper_ocr", "paper_counting", "paper_hps") for s in (1, 2, 3)}
+    assert tasks == {(t, s) for t in ("paper_geneval", "paper_counting", "paper_hps") for s in (1, 2, 3)}
     small = make_plan(preset("paper", "one_gpu"))
     assert [small.runs[name].task for name in small.base_runs()] == ["paper_ocr_one_gpu"]
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import prompt_sets
+import rewards
 from core.prompts import read
 from core.settings import ConfigError
 from prompt_sets import configuration
@@ -28,13 +29,24 @@ GENEVAL = [
         "prompt": "a photo of a cow right of a tv",
     },
 ]
+GENEVAL_2 = [
+    {
+        "prompt": f"{number} metal toys",
+        "atom_count": 3,
+        "vqa_list": [["How many toys are in the image?", number], ["Are the toys metal?", "Yes"]],
+        "skills": ["count", "attribute"],
+    }
+    for number in ("two", "six")
+]
 FILES = {
+    "geneval2": "".join(json.dumps(p) + "\n" for p in GENEVAL_2),
     "geneval": "\n".join(json.dumps(p) for p in GENEVAL * 2) + "\n",
     "quoted_lines": 'A mug that says "Fresh Brew"\n\nA door that says "No Entry\n',
     "lines": "A red colored car.\nSchönhausen,\x85in oil\n",
     "json_list": json.dumps(["A fish eating a pelican.", "Matutinal."]),
 }
 BAD = {
+    "geneval2": (json.dumps({**GENEVAL_2[0], "skills": ["count"]}), "line 1: no GenEval 2 metadata"),
     "geneval": ('{"tag": "counting", "prompt": "x"}\n', "line 1"),
     "quoted_lines": ('a "b"\na sign "\n', "line 2.*'a sign \"'"),
     "json_list": ('{"a": 1}', "not a JSON list"),
@@ -113,6 +125,11 @@ def test_a_set_is_fetched_checked_and_converted(sets, file):
     assert all({"tag", "prompt", "include", "exclude"} <= p.keys() for p in prompts)
     if file == "geneval":
         assert prompts[1]["include"][1]["position"] == ["right of", 0]
+    if file == "geneval2":
+        assert prompts[1]["tag"] == "atoms_3"
+        asked = {"skill": "count", "question": "How many toys are in the image?", "answer": "six"}
+        assert prompts[1]["questions"][0] == asked
+        rewards.get_class("soft_tifa_gm").check_prompts(prompts)
     if file == "quoted_lines":
         assert prompts[0]["tag"] == "text" and '"Fresh Brew"' in prompts[0]["prompt"]
 

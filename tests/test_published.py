@@ -17,6 +17,7 @@ from rewards.geneval_rules import correct, partial_score, strict_correct
 from rewards.published import hub, images, mask2former, qwen_vl
 from rewards.published.clip import CLIP_H
 from rewards.published.open_clip import to_transformers
+from rewards.soft_tifa_gm import answers
 from rewards.unified_reward import read_score
 from rewards.weights import WeightsError
 from tests.small_checkpoints import open_clip_state, snapshot
@@ -203,11 +204,70 @@ def test_qwen_inputs_are_those_of_transformers_processor():
         least, most = rng.choice([(3136, 12845056), (200704, 200704), (3136, 100000)])
         expected = smart_resize(height, width, 28, least, most)
         assert qwen_vl.fitted_size(width, height, least, most) == expected[::-1]
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (56, 84, 3), dtype=np.uint8))
-    processed = Qwen2VLImageProcessorPil(do_resize=False)(picture, return_tensors="pt")
-    flat, grid = qwen_vl.patches(picture)
-    assert [[1, *grid]] == processed.image_grid_thw.tolist() == [[1, 4, 6]]
-    assert torch.allclose(flat, processed.pixel_values, atol=1e-5)
+        assert (
+            qwen_vl.fitted_size(width, height, least, most, 32)
+            == (smart_resize(height, width, 32, least, most)[::-1])
+        )
+    for version, values in ((qwen_vl.QWEN2, 1176), (qwen_vl.QWEN3, 1536)):
+        shape = (2 * version.side, 3 * version.side, 3)
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+        means = {"image_mean": list(version.mean), "image_std": list(version.std)}
+        processor = Qwen2VLImageProcessorPil(do_resize=False, patch_size=version.patch, **means)
+        processed = processor(picture, return_tensors="pt")
+        flat, grid = qwen_vl.patches(picture, version)
+        assert [[1, *grid]] == processed.image_grid_thw.tolist() == [[1, 4, 6]]
+        assert flat.shape[1] == values and torch.allclose(flat, processed.pixel_values, atol=1e-5)
+
+
+def test_soft_tifa_is_the_probability_of_right_answers_as_generation_gives_it(small_checkpoints, photographs):
+    """One question at a time through ``generate``, as GenEval 2's script asks; the reward asks in batches."""
+    pictures, texts, metadata = photographs
+    gm, am = rewards.get("soft_tifa_gm"), rewards.get("soft_tifa_am")
+    forms = {  # GenEval 2, evaluation.py
+        "Yes": ["Yes", "yes", " yes", " Yes"],
+        "two": ["two", "Two", " two", " Two", "2", " 2"],
+    }
+    expected = []
+    for picture, prompt in zip(pictures, metadata, strict=True):
+        for asked in prompt["questions"]:
+            text = asked["question"] + " Answer in one word."
+            pil = images.to_pil(picture[None])
+            inputs = qwen_vl.batch(gm.tokenizer, pil, [text], 1024, 2**24, "left", qwen_vl.QWEN3)
+            image_id = gm.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+            out = gm.model.generate(
+                **vars(inputs),
+                mm_token_type_ids=(inputs.input_ids == image_id).int(),
+                max_new_tokens=1,
+                do_sample=False,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+            odds = out.scores[0][0].softmax(-1)
+            begin = [gm.tokenizer.encode(form)[0] for form in forms[asked["answer"]]]
+            expected.append(odds[begin].sum())
+    expected = torch.stack(expected).reshape(len(pictures), 3)
+    assert torch.allclose(am(pictures, texts, metadata), expected.mean(1), rtol=1e-4)
+    assert torch.allclose(gm(pictures, texts, metadata), expected.log().mean(1).exp(), rtol=1e-4)
+    skills = gm.components(pictures, texts, metadata)
+    assert torch.allclose(skills["count"], expected[:, 2], rtol=1e-4) and skills["verb"].isnan().all()
+    assert expected.std() > 0 and gm.tokenizer.decode(inputs.input_ids[0]).startswith("<|im_start|>user\n")
+
+
+@pytest.mark.parametrize(
+    ("right", "number", "forms"),
+    [
+        ("Yes", False, ["Yes", "yes", " yes", " Yes"]),
+        ("seven", True, ["seven", "Seven", " seven", " Seven", "7", " 7"]),
+        ("eleven", True, ["eleven", "Eleven", " eleven", " Eleven", "other", " other"]),
+    ],
+)
+def test_right_answers_have_the_forms_of_geneval_2(right, number, forms):
+    assert answers(right, number) == forms
+
+
+def test_a_prompt_without_questions_is_an_error():
+    with pytest.raises(ValueError, match="'p' has no questions.*geneval2"):
+        rewards.get_class("soft_tifa_gm").check_prompts([{"prompt": "p", "include": []}])
 
 
 @pytest.mark.parametrize(
