@@ -37,6 +37,18 @@ def path_of(folder: Path, suite: str, step: int) -> Path:
     return Path(folder) / f"{suite}_{step:06d}.parquet"
 
 
+def sheet_of(folder: Path, suite: str, step: int) -> Path:
+    """The contact sheet of some prompts of a file."""
+    return path_of(folder, suite, step).with_suffix(".png")
+
+
+def sheets(folder: Path) -> Iterator[tuple[Path, str, int]]:
+    """Every contact sheet of a run with its suite and step."""
+    for path in sorted(Path(folder).glob("*_*.png")):
+        suite, _, step = path.stem.rpartition("_")
+        yield path, suite, int(step)
+
+
 def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.reshape(-1, *pixels.shape[-2:])).save(buffer, "png", compress_level=1)

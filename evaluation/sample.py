@@ -148,8 +148,10 @@ class Sampler:
 
 
 def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device: str = "cpu") -> None:
-    """Fill ``folder/images``: a file per suite and step, the measures of each step, and contact sheets of the
-    last step. Raises ``ValueError`` for a best-of-n row, whose images are chosen by their scores."""
+    """Fill ``folder/images``: a file and a contact sheet per suite and step, and the measures of each step.
+
+    Raises ``ValueError`` for a best-of-n row, whose images are chosen by their scores.
+    """
     if config.best_of:
         raise ValueError(f"{config.run} keeps the best of {config.best_of} images: evaluate it as a whole")
     out, steps = folder / "images", adapters(folder, config)
@@ -176,6 +178,7 @@ def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device:
             k = settings.images_per_prompt
             images.write(path, pixels, k=k, suite=suite, step=step, made_from=key)
         sampled[key] = path
+        write_sheet(out, suite, sampler.prompts[suite], step, settings.images_per_prompt)
         if suite == settings.own:
             path, key = measures_file(out, step), sampler.made_from(steps[step], suite, *measure_key)
             if not path.exists() or json.loads(path.read_text())["made_from"] != key:
@@ -183,13 +186,11 @@ def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device:
                     load(step)
                     measured[key] = sampler.measures()
                 write_json(path, {"made_from": key, "step": step, "measured": measured[key]})
-    for suite, prompts in sampler.prompts.items():
-        write_sheet(out, suite, prompts, jobs[-1][0], settings.images_per_prompt)
 
 
 def write_sheet(out: Path, suite: str, prompts: list[dict], step: int, k: int) -> None:
     """Contact sheet of some prompts of a suite, with all ``k`` images of each."""
     spread = np.unique(np.linspace(0, len(prompts) - 1, SHEET_PROMPTS).astype(int))
     pixels = images.load(images.path_of(out, suite, step), spread, k)
-    with replacing(out / f"{suite}.png") as temporary:
+    with replacing(images.sheet_of(out, suite, step)) as temporary:
         contact_sheet(pixels, [prompts[i]["prompt"] for i in spread]).save(temporary, "png")

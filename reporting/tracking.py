@@ -7,10 +7,12 @@ replaces its former entry, and the store holds exactly one active entry per run 
 What goes where:
 
     run.yaml          parameters, nested keys joined by dots (`training.steps`)
-    history.parquet   metrics under their own names (`reward/proxy_mean`), at their training step
+    history.parquet   metrics under their own names (`reward/proxy_mean`), at their training step; where gold
+                      was monitored also `reward/gap`, the proxy less gold
     scores.parquet    metrics `<role>/<suite>_<metric>`, at the step of the scored checkpoint
     provenance.json   tags, the git sha also as MLflow's own commit tag; start and duration of the entry
-    artifacts         run.yaml, provenance.json and every *.png of the run's folder
+    images            the contact sheets, `samples/<suite>` at their step
+    artifacts         run.yaml and provenance.json
 """
 
 import argparse
@@ -20,6 +22,7 @@ import os
 import posixpath
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,13 +31,17 @@ from typing import Any
 import pandas as pd
 import yaml
 from filelock import FileLock
+from PIL import Image
 
 from core.command import run_command, whole_number
 from core.files import write_text
 from core.tables import read_table
+from evaluation import images
 
 EXPERIMENT = "goodhart"
 RUN_TAG = "goodhart.run"  # the key of idempotency: its value is the run id
+SHEETS, SHEETS_TAG = "samples/", "goodhart.samples"  # images of contact sheets; suite -> its last step
+PROXY, GOLD, GAP = "reward/proxy_mean", "reward/gold_mean", "reward/gap"
 TAGGED = ("git", "hardware", "config_hash", "wall_seconds", "device_seconds")  # of provenance.json
 VALUE_LIMIT = 500  # characters of a parameter or tag; longer values are cut, run.yaml keeps them whole
 NAME_LIMIT = 250  # MLflow's limit on names
@@ -65,16 +72,24 @@ def log_run(run_dir: Path, scores: pd.DataFrame | None, tracking_uri: str, exper
     start = end - round(1000 * float(provenance.get("wall_seconds") or 0))
     metrics = run_metrics(run, read_table(run_dir / "history.parquet"), scores)
     params = {metric_name(key): text(value) for key, value in flatten(config).items()}
-    artifacts = [run_dir / "run.yaml", provenance_file, *sorted(run_dir.glob("*.png"))]
+    sheets = list(images.sheets(run_dir / "images"))
+    sampled = Counter(suite for _, suite, _ in sheets)  # the task's own suite at every evaluated step
+    last = {suite: max(step for _, of, step in sheets if of == suite) for suite, _ in sampled.most_common()}
+    tags = run_tags(run, provenance) | {SHEETS_TAG: json.dumps(last)}
 
     with store_lock(tracking_uri):
         client, experiment_id = open_store(tracking_uri, experiment)
         earlier = find_runs(client, experiment_id, run)
-        new = client.create_run(experiment_id, start, run_tags(run, provenance), run).info.run_id
+        new = client.create_run(experiment_id, start, tags, run).info.run_id
         try:
             log_values(client, new, params, metrics, end)
-            for path in artifacts:
+            for path in (run_dir / "run.yaml", provenance_file):
                 client.log_artifact(new, str(path))
+            for path, suite, step in sheets:
+                with Image.open(path) as sheet:
+                    client.log_image(
+                        new, sheet, key=SHEETS + suite, step=step, timestamp=end, synchronous=True
+                    )
             client.set_terminated(new, "FINISHED", end)
         except BaseException:
             client.set_terminated(new, "FAILED")
@@ -174,7 +189,7 @@ def run_metrics(run: str, history: pd.DataFrame, scores: pd.DataFrame | None) ->
 
     Raises ValueError if two names become the same one, since their curves would be mixed silently.
     """
-    frames = [history[["step", "name", "value"]]]
+    frames = [history[["step", "name", "value"]], gap(history)]
     if scores is not None:
         mine = scores[scores["run"] == run]
         frames.append(
@@ -187,6 +202,13 @@ def run_metrics(run: str, history: pd.DataFrame, scores: pd.DataFrame | None) ->
     if len(set(names.values())) < len(names):
         raise ValueError(f"metric names of {run} are not distinct in MLflow's alphabet: {sorted(names)}")
     return rows.assign(name=rows["name"].map(names))
+
+
+def gap(history: pd.DataFrame) -> pd.DataFrame:
+    """Proxy less gold at the steps that have both, as rows step, name, value."""
+    proxy, gold = (history[history["name"] == name].set_index("step")["value"] for name in (PROXY, GOLD))
+    difference = (proxy - gold).dropna()
+    return pd.DataFrame({"step": difference.index, "name": GAP, "value": difference.to_numpy()})
 
 
 def metric_name(name: str) -> str:

@@ -82,7 +82,8 @@ def test_equal_adapters_are_sampled_and_measured_once(run, calls):
     ocr = scores[scores["metric"] == "ocr"].set_index("step")["value"]
     assert ocr[1] == ocr[2] != ocr[3]
     assert (scores[scores["metric"] == KL]["step"].tolist()) == [1, 2, 3]
-    assert (run / "images/ocr.png").exists() and (run / "images/geneval.png").exists()
+    sheets = {(suite, step) for _, suite, step in images.sheets(run / "images")}
+    assert sheets == {("ocr", 1), ("ocr", 2), ("ocr", 3), ("geneval", 3)}
 
 
 def test_what_is_there_is_kept_and_only_what_is_lacking_made(run, calls):
@@ -105,6 +106,6 @@ def test_what_is_there_is_kept_and_only_what_is_lacking_made(run, calls):
 
 def test_images_are_deleted_once_scored_where_nobody_wants_them(run, calls):
     scores = evaluated(run, settings(run, keep_images=False))
-    assert not list((run / "images").glob("*.parquet")) and (run / "images/ocr.png").exists()
+    assert not list((run / "images").glob("*.parquet")) and len(list(images.sheets(run / "images"))) == 4
     assert len(scores[scores["metric"] == "gold"]) == 4
     assert json.loads(sample.measures_file(run / "images", 3).read_text())["measured"] == {KL: 0.5}

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
+from evaluation import images
 from reporting import tracking
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +33,7 @@ def make_run(folder: Path, run: str, steps: int = STEPS, **training) -> Path:
         for step in range(steps)
         for name in ("reward/proxy_mean", "train/loss@clip")
     ]
+    history += [(step, "reward/gold_mean", 0.25) for step in range(0, steps, 5)]
     pd.DataFrame(history, columns=["step", "name", "value"]).to_parquet(path / "history.parquet")
     provenance = {
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
@@ -46,7 +49,9 @@ def make_run(folder: Path, run: str, steps: int = STEPS, **training) -> Path:
     ]
     cell = {"run": run, "base": base, "task": task, "method": method, "seed": number, "step": steps}
     pd.DataFrame([cell | row | {"n_images": 64} for row in rows]).to_parquet(path / "scores.parquet")
-    (path / "samples.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (path / "images").mkdir()
+    for step in (steps // 2, steps):
+        Image.new("RGB", (40, 30), (step % 256, 0, 0)).save(images.sheet_of(path / "images", "test", step))
     return path
 
 
@@ -94,8 +99,15 @@ def test_a_run_arrives_whole(tmp_path, uri, client):
         history = client.get_metric_history(entry.info.run_id, name)
         assert sorted(point.step for point in history) == list(range(STEPS))
     assert client.get_metric_history(entry.info.run_id, "gold/test_count_exact")[0].step == STEPS
+    gap = client.get_metric_history(entry.info.run_id, "reward/gap")
+    assert {(p.step, round(p.value, 6)) for p in gap} == {
+        (step, round(step / STEPS + 0.01 - 0.25, 6)) for step in range(0, STEPS, 5)
+    }
     names = {file.path for file in client.list_artifacts(entry.info.run_id)}
-    assert names == {"run.yaml", "provenance.json", "samples.png"}
+    assert names == {"run.yaml", "provenance.json", "images"}
+    sheets = [file.path for file in client.list_artifacts(entry.info.run_id, "images")]
+    for step in (STEPS // 2, STEPS):
+        assert len([p for p in sheets if p.startswith(f"images/samples~test+step+{step}+")]) == 2  # and small
     assert Path(entry.info.artifact_uri.removeprefix("file://")).is_relative_to(
         tracking.database(uri).parent / "mlartifacts"
     )
