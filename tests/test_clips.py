@@ -120,7 +120,7 @@ def test_clips_go_the_whole_way(plan, data, method, monkeypatch):
     )
     shown = load_images(folder, "clips", 2, np.array([0, 3]))
     assert shown.shape == (2, 2, 32, 3 * 32, 3)  # three frames side by side
-    assert (folder / "images" / "clips.png").stat().st_size > 1000
+    assert (folder / "images" / "clips_000002.png").stat().st_size > 1000
 
 
 def test_a_reward_of_clips_is_refused_for_images(plan):

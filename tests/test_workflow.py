@@ -118,7 +118,7 @@ def test_the_papers_grid_is_planned_without_weights_and_stops_before_the_first_j
     done = snakemake(copy, "--dry-run", "--quiet", "rules", *paper, "results/tables", "results/base_check.md")
     jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert jobs["train"] == jobs["evaluate"] == "126"
-    assert jobs["prompts"] == "9" and jobs["data"] == jobs["base_check"] == "1"
+    assert jobs["prompts"] == "10" and jobs["data"] == jobs["base_check"] == "1"
     done = snakemake(copy, *paper, "results/tables", check=False)
     output = done.stdout + done.stderr
     assert done.returncode != 0 and "not everything is at hand; no job was started" in output
@@ -138,7 +138,7 @@ def test_smoke_run_writes_tables_figures_and_scores(finished):
         for seed in config["seeds"]
     }
     assert set(scores.run) == wanted
-    assert set(scores.role) == {"proxy", "auxiliary", "unseen", "gold", "diversity", "cost"}
+    assert set(scores.role) == {"proxy", "auxiliary", "unseen", "gold", "diversity", "diversity_kind", "cost"}
     assert scores.value.notna().all()
     for table in config["tables"]:
         for suffix in ("csv", "md", "tex"):
