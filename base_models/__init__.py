@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from base_models.base import BaseModel, BaseModelConfig, Embeddings
+from base_models.base import BaseModel, Embeddings
+from base_models.configuration import BaseModelConfig
 from core.plugins import Plugins
 
 _adapters = Plugins(__name__, "base model adapter", BaseModel)

@@ -11,71 +11,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from safetensors.torch import load_file
 
+from base_models.configuration import BaseModelConfig
 from base_models.cpu_engine import MergedTransformer, has_bf16, merged_weights, plain_copy
 from core.media import Medium
-from core.settings import Settings
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
-
-
-class LoraSettings(Settings):
-    rank: int = Field(ge=1)
-    alpha: int = Field(ge=1)
-    target_modules: list[str] = Field(min_length=1)
-
-
-class BaseModelConfig(Settings):
-    """One file in ``config/base_models/``."""
-
-    label: str = Field(description="name in tables")
-    pipeline: str = Field(description="class of pipelines: a file in base_models/")
-    path: str = Field(description="folder, or model id on the hub")
-    revision: str | None = Field(
-        None, pattern="^[0-9a-f]{40}$", description="pinned commit of a hub model, 40 hexadecimal digits"
-    )
-    licence: str = Field("apache-2.0", description="licence of the weights and of adapters to them")
-    without: list[str] = Field([], description="pipeline components left out, e.g. text_encoder_3")
-    needs_gpu: bool = Field(False, description="too large for a processor")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32",
-        description="of transformer and text encoders; LoRA weights and the VAE stay in float32; losses in "
-        "float16 are scaled, and a step whose scaled gradient overflows is skipped",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory, slower updates"
-    )
-    merged_dtype: Literal["bfloat16"] | None = Field(
-        None,
-        description="compute on a copy of the transformer, LoRA merged, in this precision, on processors "
-        "without instructions for it in float32; null: no copy",
-    )
-    image_size: int = Field(gt=0, le=8192, multiple_of=8, description="pixels")
-    max_sequence_length: int = Field(gt=0, description="T5 tokens")
-    guidance_scale: float = Field(
-        1.0, ge=1, description="classifier-free, 1 turns it off; embedded where the model was distilled so"
-    )
-    evaluation_guidance_scale: float | None = Field(
-        None, ge=1, description="of evaluation, where it is another; null: guidance_scale"
-    )
-    rollout_steps: int = Field(gt=0, description="denoising steps in training")
-    evaluation_steps: int = Field(gt=0, description="denoising steps in evaluation (deterministic)")
-    lora: LoraSettings
-
-    def in_evaluation(self) -> BaseModelConfig:
-        """The model as evaluation opens it, with the guidance of evaluation."""
-        return self.model_copy(update={"guidance_scale": self.shown_guidance})
-
-    @property
-    def shown_guidance(self) -> float:
-        """Guidance scale of the images that are evaluated."""
-        return self.evaluation_guidance_scale or self.guidance_scale
 
 
 @dataclass
@@ -159,7 +105,7 @@ class BaseModel(ABC):
 
     @abstractmethod
     def sigmas(self, steps: int) -> torch.Tensor:
-        """The scheduler's noise shares, float32 (steps + 1,), from 1 down to 0."""
+        """The scheduler's noise shares, float32 (steps + 1,), from 1 or a little less down to 0."""
 
     @abstractmethod
     def predict(self, x: torch.Tensor, sigma: torch.Tensor, embeddings: Embeddings) -> torch.Tensor:
@@ -181,22 +127,34 @@ class BaseModel(ABC):
     def load_lora(self, folder: Path) -> None:
         """Load a saved adapter as the policy, through the pipeline's own loader."""
 
+    @property
+    def unconditional_prompt(self) -> str:
+        """What guidance leads away from."""
+        return ""
+
+    def unconditional(self, empty: Embeddings, embeddings: Embeddings) -> Embeddings:
+        """``empty``, one row, for every row of ``embeddings``."""
+        return empty.expand(len(embeddings))
+
+    def guided(self, conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
+        """u + g (c - u) of two velocities."""
+        return unconditional + self.config.guidance_scale * (conditional - unconditional)
+
     # --- shared ----------------------------------------------------------------------------------
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, embeddings: Embeddings, empty: Embeddings | None = None
     ) -> torch.Tensor:
-        """Velocity, with classifier-free guidance u + g (c - u) where the model uses it.
+        """Velocity, with classifier-free guidance where the model uses it.
 
         Args:
-            empty: embedding of the empty prompt, one row; needed for guidance only.
+            empty: embedding of ``unconditional_prompt``, one row; needed for guidance only.
         """
         if not self.classifier_free_guidance:
             return self.predict(x, sigma, embeddings)
-        g, n = self.config.guidance_scale, len(x)
-        both = Embeddings.join([empty.expand(n), embeddings])
+        both = Embeddings.join([self.unconditional(empty, embeddings), embeddings])
         unconditional, conditional = self.predict(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
-        return unconditional + g * (conditional - unconditional)
+        return self.guided(conditional, unconditional)
 
     @contextmanager
     def using(self, adapter: str | None = POLICY) -> Iterator[None]:
@@ -279,4 +237,4 @@ class BaseModel(ABC):
             parameter.lerp_(values[key], 1 - keep)
 
 
-__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "BaseModelConfig", "Embeddings", "LoraSettings"]
+__all__ = ["ADAPTER_FILE", "POLICY", "BaseModel", "Embeddings"]

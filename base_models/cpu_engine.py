@@ -52,9 +52,12 @@ def merged_weights(transformer: torch.nn.Module, adapter: str | None, dtype: tor
 def plain_copy(transformer: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """The transformer without LoRA layers, made fast where ``device`` is a processor."""
     from diffusers.models.activations import GELU
-    from diffusers.models.attention import JointTransformerBlock
+    from diffusers.models.attention import AttentionMixin, JointTransformerBlock
 
     plain = type(transformer).from_config(transformer.config)
+    for name, module in transformer.named_children():
+        if isinstance(module, torch.nn.Identity):  # a part that the adapter has taken out
+            setattr(plain, name, module)
     weights = {k.replace(".base_layer.", "."): v for k, v in transformer.state_dict().items()}
     plain.load_state_dict({k: v for k, v in weights.items() if "lora_" not in k})
     for module in plain.modules():
@@ -70,7 +73,7 @@ def plain_copy(transformer: torch.nn.Module, dtype: torch.dtype, device: torch.d
             and not module.use_dual_attention
         ):
             module.forward = MethodType(joint_block, module)
-    if device.type == "cpu":
+    if device.type == "cpu" and isinstance(transformer, AttentionMixin):
         plain.set_attn_processor(ShortAttention())
     return plain.requires_grad_(False).eval().to(device, dtype)
 

@@ -1,4 +1,4 @@
-"""What the adapters over text-to-image pipelines share: opening, latents and images, LoRA files."""
+"""What the adapters over diffusers pipelines share: opening, latents and images, LoRA files."""
 
 from __future__ import annotations
 
@@ -27,36 +27,51 @@ class PipelineModel(BaseModel):
 
     def __init__(self, config, device="cpu"):
         super().__init__(config, device)
-        import diffusers
-
-        self.pipeline = getattr(diffusers, self.pipeline_class).from_pretrained(
-            config.path,
-            revision=config.revision,
-            # The VAE of SD3 and FLUX overflows or bands in half precision; upstream keeps it in float32 too.
-            dtype={"default": self.dtype, "vae": torch.float32},
-            use_safetensors=True,
-            **dict.fromkeys(config.without),
-        )
+        self.pipeline = self.opened()
         self.pipeline.set_progress_bar_config(disable=True)
         for module in self.pipeline.components.values():
             if isinstance(module, torch.nn.Module):
                 module.requires_grad_(False).eval().to(self.device)
         self.transformer = self.network = self.pipeline.transformer
-        # Convolutions are faster so: decoding by a fifth on a processor with AVX-512.
-        self.vae = self.pipeline.vae.to(memory_format=torch.channels_last)
-        if self.device.type == "cpu":
-            quicken_decoder(self.vae.decoder)
+        self.vae = self.prepared_vae()
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
-        token = self.pipeline.vae_scale_factor * self.latent_patch
+        token = self.spatial_factor * self.latent_patch
         if config.image_size % token:
             raise ValueError(
                 f"{config.label}: key 'image_size' is {config.image_size}, not a multiple of {token}"
             )
 
+    def opened(self, **components):
+        """The pipeline of the checkpoint, in the configured precision; ``components`` replace its own."""
+        import diffusers
+
+        return getattr(diffusers, self.pipeline_class).from_pretrained(
+            self.config.path,
+            revision=self.config.revision,
+            # The VAE of SD3 and FLUX overflows or bands in half precision; upstream keeps it in float32 too.
+            dtype={"default": self.dtype, "vae": torch.float32},
+            use_safetensors=True,
+            **dict.fromkeys(self.config.without),
+            **components,
+        )
+
+    def prepared_vae(self) -> torch.nn.Module:
+        """The pipeline's autoencoder, made fast."""
+        # Convolutions are faster so: decoding by a fifth on a processor with AVX-512.
+        vae = self.pipeline.vae.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            quicken_decoder(vae.decoder)
+        return vae
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent pixel and side."""
+        return self.pipeline.vae_scale_factor
+
     @property
     def latent_shape(self):
-        side = self.config.image_size // self.pipeline.vae_scale_factor
+        side = self.config.image_size // self.spatial_factor
         return (self.vae.config.latent_channels, side, side)
 
     def release_text_encoders(self):

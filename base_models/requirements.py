@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from base_models.base import BaseModelConfig
+from base_models.configuration import BaseModelConfig
 
 # Components that hold weights; the others are small files of tokenizers, schedulers and processors.
 _WEIGHTED = ("transformer", "vae", "text_encoder")

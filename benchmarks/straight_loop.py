@@ -29,7 +29,7 @@ class StraightLoop:
         # The trainer let go of its text encoders once its prompts were embedded.
         self.encoder = open_base_model(trainer.config.base_model, trainer.model.device)
         guided = self.model.classifier_free_guidance
-        self.empty = self.encoder.encode_prompts([""]) if guided else None
+        self.empty = self.encoder.encode_prompts([self.encoder.unconditional_prompt]) if guided else None
 
     def iterate(self, iteration: int) -> None:
         """One whole iteration: gradients, optimiser step, moving average."""

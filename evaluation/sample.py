@@ -83,7 +83,7 @@ class Sampler:
     def _encoded(self) -> tuple[dict[str, Embeddings], Embeddings | None]:
         model = self.model
         embeddings = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in self.prompts.items()}
-        empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+        empty = model.encode_prompts([model.unconditional_prompt]) if model.classifier_free_guidance else None
         model.release_text_encoders()
         return embeddings, empty
 

@@ -11,7 +11,7 @@ import base_models
 import methods
 import prompt_sets
 import rewards
-from base_models.base import BaseModelConfig
+from base_models.configuration import BaseModelConfig
 from core.prompts import read as read_prompts
 from core.settings import NAME, ConfigError, merged, parse, read_yaml
 from rewards.features import feature_names, get_features_class

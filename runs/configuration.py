@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from base_models.base import BaseModelConfig
+from base_models.configuration import BaseModelConfig
 from core.settings import ConfigError, Name, Settings, parse, read_yaml
 from methods.maths.diversity import DIVERSITY
 from methods.maths.sde import STEPS
@@ -171,12 +171,14 @@ class RunConfig(Settings):
     hash: str
 
     def content(self) -> dict[str, Any]:
-        """What ``run.yaml`` holds; without what only a row that is evaluated without training has."""
+        """What ``run.yaml`` holds; without what only clips or rows evaluated without training have."""
         content = self.model_dump()
         if self.best_of is None:
             del content["best_of"]
         if self.start and self.start.scale == 1:
             del content["start"]["scale"]
+        if self.base_model.clip is None:
+            del content["base_model"]["clip"]
         return content
 
 

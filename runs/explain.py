@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 import methods
-from base_models.base import BaseModelConfig
+from base_models.configuration import BaseModelConfig
 from runs.config_files import CONFIG
 from runs.configuration import RunConfig, TaskTraining, TrainingConfig, load_run
 from runs.resolve import grid_rows, resolve_run

@@ -227,9 +227,13 @@ def qwen_sizes() -> tuple[dict, dict]:
 
 
 def unified_reward(folder: Path) -> None:
+    # Small enough that the file is split, as that of seven billion parameters is.
+    qwen2_5_vl(qwen_tokenizer(folder)).save_pretrained(folder, max_shard_size="100KB")
+
+
+def qwen2_5_vl(ids: dict[str, int]):
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    ids = qwen_tokenizer(folder)
     end = ids["<|endoftext|>"]
     text, vision = qwen_sizes()
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
@@ -246,8 +250,7 @@ def unified_reward(folder: Path) -> None:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
     )
-    # Small enough that the file is split, as that of seven billion parameters is.
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder, max_shard_size="100KB")
+    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 def qwen3_vl(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of the classes and with the parts of SD3.5-Medium and FLUX.1-dev, small, untrained, on disk."""
+"""Checkpoints of the classes of SD3.5-Medium, FLUX.1-dev and Cosmos-Predict2.5, small, untrained, on disk."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLWan,
+    Cosmos2_5_PredictBasePipeline,
+    CosmosTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    UniPCMultistepScheduler,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    AutoTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
 
+from base_models.cosmos import Unchecked
 from pretraining.pipelines.tokenizers import build_clip_tokenizer, build_t5_tokenizer
+from tests.small_checkpoints import qwen2_5_vl, qwen_tokenizer
 
 WORDS = ["a photo of three red circles and a blue square"]
 TOKENS = 16
@@ -122,4 +135,47 @@ def save_flux(folder: Path) -> None:
         tokenizer=clip,
         text_encoder_2=_t5(t5, 48),
         tokenizer_2=t5,
+    ).save_pretrained(folder)
+
+
+def save_cosmos(folder: Path) -> None:
+    """Qwen2.5-VL, Wan 2.1's autoencoder and karras sigmas, as in Cosmos-Predict2.5-2B; without the channel of
+    the padding mask, for which its transformer needs torchvision."""
+    torch.manual_seed(0)
+    words = folder.parent / f"{folder.name}_words"
+    words.mkdir(parents=True)
+    text_encoder = qwen2_5_vl(qwen_tokenizer(words))
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content[0].text }}<|im_end|>\n{% endfor %}"
+    )
+    transformer = CosmosTransformer3DModel(
+        in_channels=17,
+        out_channels=16,
+        attention_head_dim=32,
+        num_attention_heads=2,
+        num_layers=2,
+        mlp_ratio=2,
+        text_embed_dim=48,
+        adaln_lora_dim=16,
+        max_size=(8, 32, 32),
+        rope_scale=(1.0, 3.0, 3.0),
+        concat_padding_mask=False,
+        extra_pos_embed_type=None,
+        use_crossattn_projection=True,
+        crossattn_proj_in_channels=text_encoder.config.text_config.hidden_size * 2,
+        encoder_hidden_states_channels=48,
+    )
+    _randomise(transformer)
+    vae = AutoencoderKLWan(
+        base_dim=8, z_dim=16, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[True, True]
+    )
+    schedule = {"use_karras_sigmas": True, "use_flow_sigmas": True, "sigma_max": 200.0, "sigma_min": 0.01}
+    Cosmos2_5_PredictBasePipeline(
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+        vae=vae,
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", **schedule),
+        safety_checker=Unchecked(),
     ).save_pretrained(folder)

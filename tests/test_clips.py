@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from reporting.figures.samples import load_images
 from rewards.features import get_features
 from runs.main_config import check_main
 from tests.repository_copy import copy_repository
+from tests.small_pipelines import save_cosmos
 from training.__main__ import main as train
 from workflow.plan import make_plan
 
@@ -36,6 +38,19 @@ rollout_steps: 4
 evaluation_steps: 4
 lora: {rank: 2, alpha: 2, target_modules: [to_q, to_out]}
 """
+COSMOS = """
+label: small Cosmos
+pipeline: cosmos
+path: small-cosmos
+image_size: 32
+max_sequence_length: 24
+guidance_scale: 2.0
+rollout_steps: 4
+evaluation_steps: 4
+clip: {frames: 5, width: 32, frames_per_second: 8, negative_prompt: a blur}
+lora: {rank: 2, alpha: 2, target_modules: [to_q, to_out.0]}
+"""
+FRAMES = {"toy": 3, "cosmos": 5}
 TASK = """
 extends: counting
 proxy: scene_aesthetic
@@ -55,7 +70,10 @@ MAIN = {
         "held_out_scenes": False,
         "suites": {"clips": {"prompts": SUITE, "metrics": ["gold", "frame_change", "scene_aesthetic"]}},
     },
-    "grid": [{"base": "toy", "task": "clips", "methods": ["gardo", "diffusion_nft", "ddrl_synthetic"]}],
+    "grid": [
+        {"base": "toy", "task": "clips", "methods": ["gardo", "diffusion_nft", "ddrl_synthetic"]},
+        {"base": "cosmos", "task": "clips", "methods": ["gardo", "ddrl_synthetic"]},
+    ],
 }
 
 
@@ -63,7 +81,9 @@ MAIN = {
 def plan(tmp_path_factory):
     folder = copy_repository(tmp_path_factory.mktemp("clips"))
     (folder / "config" / "base_models" / "toy.yaml").write_text(BASE)
+    (folder / "config" / "base_models" / "cosmos.yaml").write_text(COSMOS)
     (folder / "config" / "tasks" / "clips.yaml").write_text(TASK)
+    save_cosmos(folder / "small-cosmos")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for package in (base_models, rewards):
@@ -77,22 +97,28 @@ def plan(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(plan):
+    """By base model."""
+    names = {}
     with pytest.MonkeyPatch.context() as patch:
-        (name,) = plan.data_file("toy__clips__ddrl_synthetic__s901")
-        arguments = ["--base", "toy", "--task", "clips", "--kind", "synthetic", "--per-prompt", "1"]
-        patch.setattr("sys.argv", ["training", "data", *arguments, "--out", name])
-        assert train() == 0
-    return name
+        for base in FRAMES:
+            (names[base],) = plan.data_file(f"{base}__clips__ddrl_synthetic__s901")
+            arguments = ["--base", base, "--task", "clips", "--kind", "synthetic", "--per-prompt", "1"]
+            patch.setattr("sys.argv", ["training", "data", *arguments, "--out", names[base]])
+            assert train() == 0
+    return names
 
 
 def test_the_repository_has_no_such_base_or_reward():
     assert "toy_clips" not in base_models.names() and "frame_change" not in rewards.names()
 
 
-@pytest.mark.parametrize("method", ["gardo", "diffusion_nft", "ddrl_synthetic"])
-def test_clips_go_the_whole_way(plan, data, method, monkeypatch):
-    folder = Path("results/runs") / f"toy__clips__{method}__s901"
-    with_data = ["--data", data] if plan.data_file(folder.name) else []
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [(row["base"], method) for row in MAIN["grid"] for method in row["methods"]],
+)
+def test_clips_go_the_whole_way(plan, data, base, method, monkeypatch):
+    folder = Path("results/runs") / f"{base}__clips__{method}__s901"
+    with_data = ["--data", data[base]] if plan.data_file(folder.name) else []
     monkeypatch.setattr("sys.argv", ["training", "run", str(folder), *with_data])
     assert train() == 0
     history = read_table(folder / "history.parquet")
@@ -103,7 +129,7 @@ def test_clips_go_the_whole_way(plan, data, method, monkeypatch):
 
     path = images.path_of(folder / "images", "clips", 2)
     pixels = np.stack(list(images.stream(path)))
-    assert pixels.shape[1:] == (3, 32, 32, 3) and pixels.std() > 0
+    assert pixels.shape[1:] == (FRAMES[base], 32, 32, 3) and pixels.std() > 0
     scores = read_table(folder / "image_scores.parquet").query("step == 2")
     for metric, wanted in (("frame_change", "clip"), ("scene_aesthetic", "image")):
         reward = rewards.get(metric)
@@ -121,6 +147,11 @@ def test_clips_go_the_whole_way(plan, data, method, monkeypatch):
     shown = load_images(folder, "clips", 2, np.array([0, 3]))
     assert shown.shape == (2, 2, 32, 3 * 32, 3)  # three frames side by side
     assert (folder / "images" / "clips_000002.png").stat().st_size > 1000
+    if base == "cosmos":
+        card, names = (folder / "adapter" / "README.md").read_text(), {}
+        exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], names)
+        assert len(names["clip"]) == FRAMES[base] and names["clip"][0].size == (32, 32)
+        assert "pipeline_tag: text-to-video" in card
 
 
 def test_a_reward_of_clips_is_refused_for_images(plan):

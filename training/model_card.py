@@ -32,18 +32,18 @@ reward than it is; see the suite's tables before using it.
 
 ```python
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline{imports}
 
 pipe = DiffusionPipeline.from_pretrained({arguments}){device}
 pipe.load_lora_weights({folder!r}, weight_name={file!r})
-image = pipe(
-    {prompt!r},
+{medium} = pipe(
+    {call},
     num_inference_steps={steps},
     guidance_scale={guidance},
     max_sequence_length={tokens},
-    height={size},
-    width={size},
-).images[0]
+    height={height},
+    width={width},{frames}
+).{output}[0]
 ```
 
 The scale of the adapter, alpha / rank = {scale:g}, stands in the metadata of its file. Loaders that do not
@@ -62,13 +62,32 @@ def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
         library_name="diffusers",
         license=base.licence if listed else "other",
         license_name=None if listed else base.licence,
-        pipeline_tag="text-to-image",
+        pipeline_tag="text-to-video" if base.clip else "text-to-image",
         tags=["lora", "diffusers", "reinforcement-learning", "goodhart"],
     )
     arguments = [repr(base.path), f"dtype=torch.{base.dtype}"]
     if base.revision:
         arguments.insert(1, f"revision={base.revision!r}")
     arguments += [f"{component}=None" for component in base.without]
+    prompt = read_prompts(Path(config.task_settings.prompts))[0]["prompt"]
+    shown = {
+        "imports": "",
+        "medium": "image",
+        "call": repr(prompt),
+        "frames": "",
+        "output": "images",
+        "width": base.image_size,
+    }
+    if base.clip:
+        arguments.append("safety_checker=Unchecked()")
+        shown |= {
+            "imports": "\n\nfrom base_models.cosmos import Unchecked  # or cosmos_guardrail's checker",
+            "medium": "clip",
+            "call": f"prompt={prompt!r}",
+            "frames": f"\n    num_frames={base.clip.frames},",
+            "output": "frames",
+            "width": base.clip.width,
+        }
     return _TEXT.format(
         metadata=metadata.to_yaml(),
         run=config.run,
@@ -88,11 +107,11 @@ def model_card(config: RunConfig, iteration: int, folder: Path) -> str:
         device='.to("cuda")' if base.needs_gpu else "",
         folder=str(folder),
         file=ADAPTER_FILE,
-        prompt=read_prompts(Path(config.task_settings.prompts))[0]["prompt"],
         steps=base.evaluation_steps,
         guidance=base.shown_guidance,
         tokens=base.max_sequence_length,
-        size=base.image_size,
+        height=base.image_size,
+        **shown,
         license=base.licence,
         scale=base.lora.alpha / base.lora.rank,
         diffusers=version("diffusers"),

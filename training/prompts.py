@@ -109,7 +109,9 @@ class PromptSet(PromptList):
             self._embed(model, texts, batch, *(ranks.on_node if ranks else (0, 1)))
             if ranks:
                 ranks.wait()
-        self.empty = model.encode_prompts([""]) if model.classifier_free_guidance else None
+        self.empty = (
+            model.encode_prompts([model.unconditional_prompt]) if model.classifier_free_guidance else None
+        )
 
     def _embed(self, model: BaseModel, texts: list[str], batch: int, own: int, count: int) -> None:
         """Every ``count``-th batch from ``own`` on; batches are the same for any number of ranks."""

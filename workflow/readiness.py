@@ -145,10 +145,9 @@ def needed_bytes(plan: Plan, jobs: Jobs) -> int:
     total = 0
     for base, task, _ in jobs.data:  # a latent takes no more room than its image
         prompts = prompt_sets.size(plan.tasks[task].prompts) or 0
-        side = plan.run_on(base, task).base_model.image_size
-        total += prompts * plan.data_per_prompt * side**2 * CHANNELS
+        total += prompts * plan.data_per_prompt * plan.run_on(base, task).base_model.pixels * CHANNELS
     images = [
-        images_of(plan, run) * run.base_model.image_size**2 * CHANNELS
+        images_of(plan, run) * run.base_model.pixels * CHANNELS
         for run in (plan.runs[name] for name in jobs.evaluate)
     ]
     total += sum(images) if plan.evaluation.keep_images else max(images, default=0)
