@@ -60,7 +60,9 @@ class BaseModelConfig(Settings):
     rollout_steps: int = Field(gt=0, description="denoising steps in training")
     evaluation_steps: int = Field(gt=0, description="denoising steps in evaluation (deterministic)")
     lora: LoraSettings
-    clip: ClipSettings | None = Field(None, description="of models that make clips")
+    clip: ClipSettings | None = Field(
+        None, exclude_if=lambda value: value is None, description="of models that make clips"
+    )
 
     @property
     def pixels(self) -> int:

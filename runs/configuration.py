@@ -171,14 +171,12 @@ class RunConfig(Settings):
     hash: str
 
     def content(self) -> dict[str, Any]:
-        """What ``run.yaml`` holds; without what only clips or rows evaluated without training have."""
+        """What ``run.yaml`` holds; without what only a row that is evaluated without training has."""
         content = self.model_dump()
         if self.best_of is None:
             del content["best_of"]
         if self.start and self.start.scale == 1:
             del content["start"]["scale"]
-        if self.base_model.clip is None:
-            del content["base_model"]["clip"]
         return content
 
 
