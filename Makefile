@@ -16,7 +16,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tables plan base-check figures report check vote publish ui test lint dag
+.PHONY: help setup tables plan base-check figures report check vote figures-from-published publish ui test lint dag
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ check: setup ## does LORA (adapter, checkpoint or folder of images) hack TASK's 
 
 vote: setup ## people vote between METHODS on a local page; `python -m voting close` counts
 	$(BIN)/python -m voting serve --methods $(METHODS) --base '$(BASE)' --task '$(TASK)' $(ARGS)
+
+figures-from-published: setup ## draw tables, figures and claims of docs/results anew from its raw scores; trains nothing
+	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --config stored_runs=docs/results/raw --configfile config/shown.yaml
+	$(BIN)/python -m reporting.publish --compare
 
 publish: setup ## run CONFIG, copy its tables, figures and claims to docs/results and fill the README's tables
 	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --configfile $(CONFIG)

@@ -9,7 +9,8 @@ between ``<!-- results: FILE, HEADING -->`` and ``<!-- end -->`` and are replace
 committed are refused: nobody could repeat them.
 
 ``raw/`` holds what all of it is drawn from (reporting/stored.py): a grid with
-``stored_runs: docs/results/raw`` renders it again without training.
+``stored_runs: docs/results/raw`` renders it again without training (``make figures-from-published``), and
+``--compare`` says whether it came out the same.
 Experiments that depend on no run of the grid stay as they are stored until they are made again.
 """
 
@@ -137,9 +138,7 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
                 if path.suffix in (".md", ".csv"):
                     shutil.copy(path, temporary / folder)
                 elif path.suffix == ".png":
-                    with Image.open(path) as picture:
-                        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-                    few.save(temporary / folder / path.name, optimize=True)
+                    in_few_colours(path).save(temporary / folder / path.name, optimize=True)
         for name in EXPERIMENTS:
             if (out / name).exists() and not (temporary / name).exists():
                 shutil.copytree(out / name, temporary / name)
@@ -151,13 +150,49 @@ def publish(results: Path, out: Path, command: str, readme: Path | None = None) 
         write_text(readme, fill(readme.read_text(), stored))
 
 
+def in_few_colours(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+
+
+def compare(results: Path, out: Path) -> dict[str, list[str]]:
+    """Published tables, verdicts and figures by what became of them when they were drawn anew: "equal" (tables
+    byte for byte, figures pixel for pixel), "different", or "not drawn" (figures that show images, which no
+    store holds)."""
+    found: dict[str, list[str]] = {"equal": [], "different": [], "not drawn": []}
+    for path in sorted([*(out / "tables").glob("*"), *(out / "figures").glob("*"), *map(out.joinpath, JUDGED)]):
+        new = results / path.relative_to(out)
+        if not new.exists():
+            what = "not drawn"
+        elif path.suffix == ".png":
+            with Image.open(path) as kept:
+                same = kept.convert("RGB").tobytes() == in_few_colours(new).convert("RGB").tobytes()
+            what = "equal" if same else "different"
+        else:
+            what = "equal" if path.read_bytes() == new.read_bytes() else "different"
+        found[what].append(str(path.relative_to(out)))
+    return found
+
+
+def _compare(arguments) -> None:
+    found = compare(arguments.results, arguments.out)
+    for what, names in found.items():
+        print(f"{len(names)} {what}{': ' + ', '.join(names) if names and what != 'equal' else ''}")
+    if found["different"]:
+        raise ValueError(f"{len(found['different'])} files of {arguments.out} are not what was drawn anew")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reporting.publish", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--readme", type=Path, help="page whose tables are filled")
-    parser.add_argument("--command", required=True, help="what made the results, for the page beside them")
-    parser.set_defaults(call=lambda a: publish(a.results, a.out, a.command, a.readme))
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--command", help="what made the results, for the page beside them")
+    what.add_argument("--compare", action="store_true", help="write nothing: is it what --out holds?")
+    parser.set_defaults(
+        call=lambda a: _compare(a) if a.compare else publish(a.results, a.out, a.command, a.readme)
+    )
     return run_command(parser.parse_args())
 
 

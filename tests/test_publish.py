@@ -3,14 +3,19 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 from PIL import Image
 
 from core.files import to_yaml, write_text
-from reporting.publish import BLOCK, publish
-from tests.repository_copy import ROOT
+from core.settings import read_yaml
+from reporting.publish import BLOCK, compare, main, publish
+from reporting.stored import hashes
+from runs.resolve import resolve_grid
+from tests.repository_copy import ROOT, copy_repository
 from tests.test_stored import finished_run
 
 RUN = "tiny-sd3__ocr__grpo__s901"
@@ -143,3 +148,43 @@ def test_what_is_not_rendered_is_named(results, tmp_path):
 def test_the_tables_of_the_readme_can_be_filled():
     blocks = [(m["file"], m["heading"]) for m in BLOCK.finditer((ROOT / "README.md").read_text())]
     assert [file for file, _ in blocks] == ["ranking.md"]
+
+
+def test_every_published_run_is_stored_with_the_settings_that_the_grid_has_now():
+    """Else the docs show runs that nobody could make again, and drawing them anew would train."""
+    stored = hashes(ROOT / "docs/results/raw")
+    runs = resolve_grid(read_yaml(ROOT / "config/config.yaml") | read_yaml(ROOT / "config/shown.yaml"))
+    assert {name: run.hash for name, run in runs.items() if stored.get(name) != run.hash} == {}
+
+
+@pytest.mark.slow
+def test_what_is_published_is_drawn_anew_from_its_raw_scores(tmp_path):
+    """``make figures-from-published``; figures that show images are left out, for no store holds these."""
+    folder = copy_repository(tmp_path)
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    (command,) = re.findall(r"figures-from-published:.*\n\t(.*)", (ROOT / "Makefile").read_text())
+    arguments = command.replace("$(BIN)/snakemake --cores $(CORES) ", "").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "rule train:" not in done.stdout + done.stderr
+    found = compare(folder / "results", ROOT / "docs/results")
+    assert found["different"] == [] and len(found["equal"]) > 40
+    images = ("samples_", "samples_over_training_", "uncertain_", "evaluation_images_")
+    assert all(name.removeprefix("figures/").startswith(images) for name in found["not drawn"])
+
+
+def test_a_table_that_came_out_otherwise_is_named(results, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "kept"
+    publish(results, out, "make tables")
+    assert compare(results, out)["different"] == []
+    (results / "tables/main.md").write_text("# Another\n")
+    Image.new("RGB", (40, 30), (10, 200, 31)).save(results / "figures/pareto.png")
+    arguments = ["publish", "--results", str(results), "--out", str(out), "--compare"]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert main() == 1
+    assert "2 different: figures/pareto.png, tables/main.md" in capsys.readouterr().out

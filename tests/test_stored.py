@@ -90,6 +90,11 @@ def test_a_run_that_another_starts_from_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
     assert plan.stored_runs({first.run: first}, store) == [first.run]
     assert plan.stored_runs({first.run: first, second.run: second}, store) == []
+    stored.keep([finished_run(tmp_path / "runs", "sft_then_ddrl", 0.5)], store)
+    both = {first.run: first, second.run: second}
+    assert plan.stored_runs(both, store) == [first.run, second.run]
+    again = second.model_copy(update={"hash": "another"})
+    assert plan.stored_runs(both | {second.run: again}, store) == []
 
 
 def test_a_folder_that_is_no_store_is_named():

@@ -248,17 +248,17 @@ def check_media(
 def stored_runs(runs: dict[str, RunConfig], store: Path) -> list[str]:
     """Runs whose results are in the store with the same settings, and that were not trained here.
 
-    A run that another one starts from is not taken from there: no adapter is stored.
+    A run that one to be made here starts from is not taken from there: no adapter is stored.
     """
     known = stored.hashes(store)
-    started_from = {run.start.run for run in runs.values() if run.start}
-    return [
+    taken = {
         name
         for name, run in runs.items()
-        if known.get(name) == run.hash
-        and name not in started_from
-        and not (RESULTS / "runs" / name / "adapter").exists()
-    ]
+        if known.get(name) == run.hash and not (RESULTS / "runs" / name / "adapter").exists()
+    }
+    while needed := taken & {run.start.run for name, run in runs.items() if run.start and name not in taken}:
+        taken -= needed
+    return [name for name in runs if name in taken]
 
 
 def rendering_settings(config: dict, evaluation: EvaluationConfig, tables: list[str]) -> RenderingSettings:
