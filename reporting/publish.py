@@ -160,7 +160,9 @@ def compare(results: Path, out: Path) -> dict[str, list[str]]:
     byte for byte, figures pixel for pixel), "different", or "not drawn" (figures that show images, which no
     store holds)."""
     found: dict[str, list[str]] = {"equal": [], "different": [], "not drawn": []}
-    for path in sorted([*(out / "tables").glob("*"), *(out / "figures").glob("*"), *map(out.joinpath, JUDGED)]):
+    for path in sorted(
+        [*(out / "tables").glob("*"), *(out / "figures").glob("*"), *map(out.joinpath, JUDGED)]
+    ):
         new = results / path.relative_to(out)
         if not new.exists():
             what = "not drawn"

@@ -2,6 +2,7 @@
 
     python -m reporting.stored keep results/runs/* --out docs/results/raw
     python -m reporting.stored restore RUN ... --store docs/results/raw
+    python -m reporting.stored compare docs/results/raw docs/reproduction
 
 A store is a folder with ``scores``, ``image_scores`` and ``histories`` (.parquet) of many runs, and
 ``runs.parquet`` with the settings (run.yaml), their hash and the provenance of each. A grid with
@@ -23,7 +24,9 @@ from core.command import run_command
 from core.files import to_yaml, write_json
 from core.settings import ConfigError
 from core.tables import read_table, write_table
-from evaluation.scores import RUN
+from evaluation.scores import KL, RUN, last_step, load
+from reporting.table_formats import Text, pipe_table
+from runs.config_files import load_task
 from runs.configuration import load_run
 
 RUNS = "runs.parquet"
@@ -103,6 +106,56 @@ def restore(runs: list[str], store: Path, out: Path) -> None:
         write_json(out / run / "provenance.json", json.loads(kept.loc[run, "provenance"]))
 
 
+def compare(first: Path, second: Path, metrics: Iterable[str] = ()) -> pd.DataFrame:
+    """The last scores of the runs that both stores hold with the same settings, on the tasks' own suites.
+
+    Columns run, metric, first, second, difference, and where each was trained: made_first, made_second.
+    ``metrics``: which ones; default all.
+
+    Raises:
+        ConfigError: the stores have no such run in common.
+    """
+    kept = [read_table(Path(store) / RUNS).set_index("run") for store in (first, second)]
+    runs = [run for run in kept[1].index if kept[0]["hash"].get(run) == kept[1].loc[run, "hash"]]
+    if not runs:
+        raise ConfigError(f"{first} and {second} hold no run of the same name and settings")
+    values = [_last_own_scores(Path(store), runs, metrics) for store in (first, second)]
+    table = pd.concat(values, axis=1, keys=["first", "second"]).dropna().reset_index()
+    table["difference"] = table["second"] - table["first"]
+    for name, of in zip(("made_first", "made_second"), kept, strict=True):
+        table[name] = table["run"].map(of["provenance"].map(_made_on))
+    return table
+
+
+def _last_own_scores(store: Path, runs: list[str], metrics: Iterable[str]) -> pd.Series:
+    rows = read_table(store / "scores.parquet", columns=["run", "task"])
+    own_suites = {task: load_task(task).suites[0] for task in set(rows["task"][rows["run"].isin(runs)])}
+    rows = last_step(load(store / "scores.parquet", own_suites=own_suites).table)
+    rows = rows[rows["run"].isin(runs) & (rows["own"] | (rows["metric"] == KL))]
+    rows = rows[rows["metric"].isin(list(metrics))] if metrics else rows
+    return rows.set_index(["run", "metric"])["value"]
+
+
+def _made_on(provenance: str) -> str:
+    record = json.loads(provenance)
+    processor, torch = record.get("hardware", {}).get("processor"), record.get("packages", {}).get("torch")
+    commit = (record.get("git", {}).get("commit") or "?")[:9]
+    return f"{processor or '?'}, {record.get('precision', 'float32')}, torch {torch or '?'}, code {commit}"
+
+
+def _print_comparison(arguments) -> None:
+    table = compare(arguments.first, arguments.second, arguments.metrics)
+    for run, rows in table.groupby("run", sort=False):
+        made = rows.iloc[0]
+        print(f"\n**{run}**: {made['made_first']}; {made['made_second']}\n")
+        lines = [["metric", "first", "second", "difference"]]
+        lines += [
+            [row.metric, f"{row.first:.3f}", f"{row.second:.3f}", f"{row.difference:+.3f}"]
+            for row in rows.itertuples()
+        ]
+        print("\n".join(pipe_table([[Text(cell) for cell in line] for line in lines])))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reporting.stored", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -115,6 +168,11 @@ def main() -> int:
     restored.add_argument("--store", type=Path, required=True)
     restored.add_argument("--runs-folder", type=Path, default=Path("results/runs"))
     restored.set_defaults(call=lambda a: restore(a.runs, a.store, a.runs_folder))
+    compared = commands.add_parser("compare", help="scores of the runs that two stores have in common")
+    compared.add_argument("first", type=Path)
+    compared.add_argument("second", type=Path)
+    compared.add_argument("--metrics", nargs="*", default=[], help="default: all")
+    compared.set_defaults(call=_print_comparison)
     return run_command(parser.parse_args())
 
 

@@ -102,3 +102,19 @@ def test_a_folder_that_is_no_store_is_named():
         ConfigError, match="key 'stored_runs' is 'docs'; valid: a folder that holds runs.parquet"
     ):
         stored.hashes("docs")
+
+
+def test_runs_of_two_stores_are_compared_where_their_settings_are_equal(tmp_path, monkeypatch, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    stored.keep([finished_run(tmp_path / "a", m, 0.5) for m in ("base", "grpo")], first)
+    stored.keep([finished_run(tmp_path / "b", m, 0.75) for m in ("grpo", "gardo")], second)
+    third = tmp_path / "third"
+    stored.keep([finished_run(tmp_path / "c", "base", 0.5)], third)
+    table = stored.compare(first, second, ["gold"]).set_index("metric")
+    assert list(table["run"]) == ["tiny-sd3__ocr__grpo__s901"]
+    assert table.loc["gold", "difference"] == pytest.approx(0.25)
+    monkeypatch.setattr("sys.argv", ["stored", "compare", str(first), str(second)])
+    assert stored.main() == 0
+    assert "| gold | 0.500 | 0.750 | +0.250 |" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="hold no run of the same name and settings"):
+        stored.compare(second, third)
