@@ -156,13 +156,14 @@ def in_few_colours(path: Path) -> Image.Image:
 
 
 def compare(results: Path, out: Path) -> dict[str, list[str]]:
-    """Published tables, verdicts and figures by what became of them when they were drawn anew: "equal" (tables
-    byte for byte, figures pixel for pixel), "different", or "not drawn" (figures that show images, which no
-    store holds)."""
+    """Published tables, verdicts and figures by what became of them when they were drawn anew.
+
+    "equal": tables byte for byte, figures pixel for pixel; "different"; "not drawn": figures that show images,
+    which no store holds.
+    """
     found: dict[str, list[str]] = {"equal": [], "different": [], "not drawn": []}
-    for path in sorted(
-        [*(out / "tables").glob("*"), *(out / "figures").glob("*"), *map(out.joinpath, JUDGED)]
-    ):
+    drawn = [path for folder in ("tables", "figures") for path in (out / folder).glob("*")]
+    for path in sorted([*drawn, *map(out.joinpath, JUDGED)]):
         new = results / path.relative_to(out)
         if not new.exists():
             what = "not drawn"
