@@ -158,8 +158,8 @@ def in_few_colours(path: Path) -> Image.Image:
 def compare(results: Path, out: Path) -> dict[str, list[str]]:
     """Published tables, verdicts and figures by what became of them when they were drawn anew.
 
-    "equal": tables byte for byte, figures pixel for pixel; "different"; "not drawn": figures that show images,
-    which no store holds.
+    "equal": tables byte for byte, figures pixel for pixel; "different"; "not drawn": figures that show
+    images, which no store holds.
     """
     found: dict[str, list[str]] = {"equal": [], "different": [], "not drawn": []}
     drawn = [path for folder in ("tables", "figures") for path in (out / folder).glob("*")]
