@@ -26,7 +26,6 @@ from core.settings import ConfigError
 from core.tables import read_table, write_table
 from evaluation.scores import KL, RUN, last_step, load
 from reporting.table_formats import Text, pipe_table
-from runs.config_files import load_task
 from runs.configuration import load_run
 
 RUNS = "runs.parquet"
@@ -128,6 +127,8 @@ def compare(first: Path, second: Path, metrics: Iterable[str] = ()) -> pd.DataFr
 
 
 def _last_own_scores(store: Path, runs: list[str], metrics: Iterable[str]) -> pd.Series:
+    from runs.config_files import load_task  # which knows rewards; nothing else here does
+
     rows = read_table(store / "scores.parquet", columns=["run", "task"])
     own_suites = {task: load_task(task).suites[0] for task in set(rows["task"][rows["run"].isin(runs)])}
     rows = last_step(load(store / "scores.parquet", own_suites=own_suites).table)
