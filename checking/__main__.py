@@ -34,6 +34,7 @@ def _check(arguments) -> None:
         arguments.seed,
         arguments.images_per_prompt,
         arguments.device or default_device(),
+        arguments.configfile,
     )
     base, judged = check.evaluate()
     settings, task = check.settings(), load_task(check.task)
@@ -79,6 +80,11 @@ def main() -> int:
         "--base", default="tiny-sd3", help="a file of config/base_models; default: %(default)s"
     )
     parser.add_argument("--task", default="ocr", help="a file of config/tasks; default: %(default)s")
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        help="main config whose evaluation has the task's suites: config/paper.yaml for the papers' tasks",
+    )
     parser.add_argument("--name", help="the row's name in tables; default: that of the file")
     parser.add_argument(
         "--seed", type=seed, default=1, help="of the evaluation's noise; default: %(default)s"

@@ -16,7 +16,7 @@ from base_models import open_base_model
 from checking.formats import FormatError, Kind, adapter_file, check_pipeline, kind_of, load
 from core.files import sha256, to_yaml, write_json, write_text
 from core.prompts import read as read_prompts
-from core.settings import ConfigError, check_name
+from core.settings import ConfigError, check_name, read_yaml
 from evaluation import images
 from evaluation.configuration import RunEvaluation, load_evaluation, run_evaluation
 from evaluation.evaluate import evaluate_run
@@ -44,6 +44,7 @@ class Check:
     seed: int
     images_per_prompt: int | None
     device: str
+    configfile: Path | None = None  # a main config whose evaluation has the task's suites
 
     def __post_init__(self):
         try:
@@ -71,11 +72,23 @@ class Check:
         return RESULTS / "checks" / self.run
 
     def settings(self) -> RunEvaluation:
-        over = {} if self.images_per_prompt is None else {"images_per_prompt": self.images_per_prompt}
+        over = {}
+        if self.configfile is not None:
+            over = read_yaml(self.configfile).get("evaluation", {})
+        if self.images_per_prompt is not None:
+            over["images_per_prompt"] = self.images_per_prompt
         if self.kind == "images":
             files = ImageFolder(self.path).files.values()
             over["images_per_prompt"] = self.images_per_prompt or min(map(len, files))
-        settings = run_evaluation(load_evaluation(over), load_task(self.task))
+        evaluation, task = load_evaluation(over), load_task(self.task)
+        absent = [suite for suite in task.suites if suite not in evaluation.suites]
+        if absent:
+            raise ConfigError(
+                f"task {self.task!r} is evaluated on {', '.join(absent)}, not among the suites "
+                f"{', '.join(evaluation.suites)}; name the main config that has them, such as "
+                "--configfile config/paper.yaml"
+            )
+        settings = run_evaluation(evaluation, task)
         if self.kind == "images":  # they were made for the prompts of one suite
             settings = settings.model_copy(update={"suites": {settings.own: settings.suites[settings.own]}})
         return settings

@@ -17,6 +17,7 @@ from base_models import open_base_model
 from base_models.base import ADAPTER_FILE
 from checking import __main__ as command
 from checking.formats import FormatError, kind_of, load
+from checking.judged import Check
 from checking.verdict import Line, decide
 from core.prompts import read as read_prompts
 from core.settings import ConfigError
@@ -228,6 +229,7 @@ def line(metric: str, role: str, low: float, high: float, better: str = "higher"
         ("hacked", [line("p", "proxy", 0.1, 0.2), line("gold", "gold", -0.2, -0.1)]),
         ("hacked", [line("p", "proxy", 0.1, 0.2), line("u", "unseen", -0.2, -0.1)]),
         ("inflated", [line("p", "proxy", 0.1, 0.2), line("gold", "gold", -0.1, 0.1)]),
+        ("not judged", [line("p", "proxy", 0.1, 0.2), line("d", "diversity", -0.2, -0.1)]),
         ("improved", [line("p", "proxy", 0.1, 0.2), line("gold", "gold", 0.1, 0.2)]),
         (
             "improved at a price",
@@ -249,3 +251,12 @@ def line(metric: str, role: str, low: float, high: float, better: str = "higher"
 )
 def test_verdicts_follow_from_what_rose_and_fell(verdict, lines):
     assert decide(lines, "p")[0] == verdict
+
+
+def test_the_papers_tasks_name_the_config_that_has_their_suites(monkeypatch):
+    monkeypatch.setattr(Check, "kind", "adapter")
+    arguments = (Path("x"), "sd3.5-medium", "paper_ocr", "mine", 1, None, "cpu")
+    with pytest.raises(ConfigError, match="'paper_ocr' is evaluated on drawbench.*--configfile config/paper"):
+        Check(*arguments).settings()
+    settings = Check(*arguments, Path("config/paper.yaml")).settings()
+    assert list(settings.suites) == ["ocr", "geneval", "drawbench"] and settings.features == "dinov3"
