@@ -74,6 +74,7 @@ class _Table(Settings):
 class Table(_Table):
     note: str | None = Field(None, description="a sentence of the caption")
     published: list[str] = Field([], description="of published.yaml, the first that has a row counts")
+    about: list[str] = Field([], description="columns: without any of them the table is left out")
     short: bool = Field(False, description="half the interval after ± instead of its ends; no steps")
 
 

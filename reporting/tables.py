@@ -190,6 +190,8 @@ def _select(
             f"task: {spec.tasks}; methods: {sorted(subject) or spec.subject or spec.methods}"
         )
     held = {key for key in columns if any(r.cells[key] for b in blocks for r in b.rows)}
+    if spec.about and not held.intersection(spec.about):
+        raise NoRows(f"table {name!r} has no scores of what it is about: {', '.join(spec.about)}")
     return blocks, {key: c for key, c in columns.items() if key in held or not c.optional}
 
 

@@ -101,12 +101,10 @@ def empty_tables(requested: list[str], rows: list) -> list[str]:
 
 
 def _has_column(spec: Table | CourseTable, measured: set[str]) -> bool:
-    """Whether a table that is about metrics which not every evaluation measures has one of them."""
-    if isinstance(spec, CourseTable):
+    """Whether a table that is about some columns has one of them."""
+    if isinstance(spec, CourseTable) or not spec.about:
         return True
-    columns = [load_layout().columns[name] for name in spec.columns]
-    about = {column.metric for column in columns if column.optional}
-    return not about or bool(about & measured)
+    return bool({load_layout().columns[name].metric for name in spec.about} & measured)
 
 
 def _has_row(spec: Table | CourseTable, rows: list) -> bool:
