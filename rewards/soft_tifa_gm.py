@@ -12,8 +12,8 @@ import torch
 from core.prompts import SKILLS
 from rewards.base import Reward
 from rewards.published import qwen_vl
-from rewards.published.hub import INDEX, HubFiles, folder
-from rewards.published.images import device, in_batches, to_pil
+from rewards.published.hub import INDEX, HubFiles
+from rewards.published.images import in_batches, to_pil
 
 MODEL = HubFiles(
     "Qwen/Qwen3-VL-8B-Instruct",
@@ -46,14 +46,7 @@ class SoftTifaGM(Reward):
     hub = (MODEL,)
 
     def __init__(self):
-        from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
-
-        here, where = folder(MODEL), device()
-        self.tokenizer = AutoTokenizer.from_pretrained(here)
-        model = Qwen3VLForConditionalGeneration.from_pretrained(
-            here, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32, use_safetensors=True
-        )
-        self.model = model.eval().requires_grad_(False).to(where)
+        self.tokenizer, self.model = qwen_vl.opened("Qwen3VLForConditionalGeneration", MODEL)
 
     @classmethod
     def check_prompts(cls, metadata):
@@ -69,16 +62,7 @@ class SoftTifaGM(Reward):
         inputs = qwen_vl.batch(
             self.tokenizer, to_pil(pictures), texts, LEAST, MOST, padding_side="left", version=qwen_vl.QWEN3
         )
-        where, ids = self.model.device, inputs.input_ids.to(self.model.device)
-        image_id = self.tokenizer.convert_tokens_to_ids(qwen_vl.IMAGE_TOKEN)
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=inputs.attention_mask.to(where),
-            pixel_values=inputs.pixel_values.to(where, self.model.dtype),
-            image_grid_thw=inputs.image_grid_thw.to(where),
-            mm_token_type_ids=(ids == image_id).int(),
-            logits_to_keep=1,
-        ).logits
+        logits = self.model(**inputs.arguments(self.tokenizer, self.model), logits_to_keep=1).logits
         return logits[:, -1].float().softmax(-1)
 
     def right(self, pictures: torch.Tensor, asked: list[dict]) -> torch.Tensor:

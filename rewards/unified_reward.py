@@ -12,8 +12,8 @@ import torch
 
 from rewards.base import Reward
 from rewards.published import qwen_vl
-from rewards.published.hub import INDEX, HubFiles, folder
-from rewards.published.images import crop_to, device, in_batches, to_pil
+from rewards.published.hub import INDEX, HubFiles
+from rewards.published.images import crop_to, in_batches, to_pil
 
 MODEL = HubFiles(
     "CodeGoat24/UnifiedReward-qwen-7b",
@@ -48,32 +48,19 @@ class UnifiedReward(Reward):
     hub = (MODEL,)
 
     def __init__(self):
-        from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
-
-        here, where = folder(MODEL), device()
-        self.tokenizer = AutoTokenizer.from_pretrained(here)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            here, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32, use_safetensors=True
-        )
-        self.model = model.eval().requires_grad_(False).to(where)
+        self.tokenizer, self.model = qwen_vl.opened("Qwen2_5_VLForConditionalGeneration", MODEL)
 
     def answers(self, images: torch.Tensor, prompts: list[str]) -> list[str]:
         """What the model writes, word by word the likeliest."""
         pictures = [crop_to(picture, SIZE) for picture in to_pil(images)]
         texts = [QUESTION.format(caption=prompt) for prompt in prompts]
         inputs = qwen_vl.batch(self.tokenizer, pictures, texts, LEAST, MOST, padding_side="left")
-        where, ids = self.model.device, inputs.input_ids.to(self.model.device)
-        image_id = self.tokenizer.convert_tokens_to_ids(qwen_vl.IMAGE_TOKEN)
         written = self.model.generate(
-            input_ids=ids,
-            attention_mask=inputs.attention_mask.to(where),
-            pixel_values=inputs.pixel_values.to(where, self.model.dtype),
-            image_grid_thw=inputs.image_grid_thw.to(where),
-            mm_token_type_ids=(ids == image_id).int(),
+            **inputs.arguments(self.tokenizer, self.model),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
         )
-        return self.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+        return self.tokenizer.batch_decode(written[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
     def score(self, images, prompts, metadata):
         def batch(rows: torch.Tensor, texts: list[str]) -> torch.Tensor:

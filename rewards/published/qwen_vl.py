@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from rewards.published.images import CLIP_MEAN, CLIP_STD, normalised
+from rewards.published.hub import HubFiles, folder
+from rewards.published.images import CLIP_MEAN, CLIP_STD, device, normalised
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MERGED, FRAMES = 2, 2  # patches per side of a token, frames of a still image
 IMAGE_TOKEN = "<|image_pad|>"
@@ -47,6 +48,30 @@ class VisionBatch:
     attention_mask: torch.Tensor
     pixel_values: torch.Tensor
     image_grid_thw: torch.Tensor
+
+    def arguments(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    ) -> dict[str, torch.Tensor]:
+        """Of a model of transformers 5: all of it there, and which tokens are of an image."""
+        ids = self.input_ids.to(model.device)
+        return {
+            "input_ids": ids,
+            "attention_mask": self.attention_mask.to(model.device),
+            "pixel_values": self.pixel_values.to(model.device, model.dtype),
+            "image_grid_thw": self.image_grid_thw.to(model.device),
+            "mm_token_type_ids": (ids == tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).int(),
+        }
+
+
+def opened(model_class: str, source: HubFiles) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and frozen model of a class of transformers, in bf16 on an accelerator."""
+    import transformers
+
+    here, where = folder(source), device()
+    model = getattr(transformers, model_class).from_pretrained(
+        here, dtype=torch.bfloat16 if where.type == "cuda" else torch.float32, use_safetensors=True
+    )
+    return transformers.AutoTokenizer.from_pretrained(here), model.eval().requires_grad_(False).to(where)
 
 
 def fitted_size(width: int, height: int, least: int, most: int, token: int = QWEN2.side) -> tuple[int, int]:
