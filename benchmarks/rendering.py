@@ -26,8 +26,7 @@ from core.prompts import read as read_prompts
 from core.settings import read_yaml
 from evaluation import images as stored_images
 from evaluation.configuration import EvaluationConfig, load_evaluation, roles
-from evaluation.scores import BY_KIND, COSTS, DIFFUSION_LOSS, KL
-from methods.maths.diversity import DIVERSITY
+from evaluation.scores import COSTS, DIFFUSION_LOSS, KL
 from runs.config_files import load_task
 from runs.configuration import RunConfig
 from runs.resolve import grid_rows, resolve_grid
@@ -73,11 +72,7 @@ def _suite_rows(run: RunConfig, name: str, step: int, evaluation: EvaluationConf
 def _write_run(run: RunConfig, evaluation: EvaluationConfig, results: Path, rng) -> tuple[list, pd.DataFrame]:
     """Files of one run; returns its rows of both score tables."""
     folder, task = results / "runs" / run.run, load_task(run.task)
-    role_of = {
-        **roles(task, evaluation),
-        **dict.fromkeys(evaluation.encoders(), BY_KIND),
-        DIVERSITY: DIVERSITY,
-    }
+    role_of = roles(task, evaluation)
     last = run.training.iterations
     jobs = [(s, task.suites[0]) for s in run.snapshots] + [(last, suite) for suite in task.suites]
     single = pd.concat([_suite_rows(run, suite, step, evaluation, rng) for step, suite in jobs])

@@ -14,7 +14,6 @@ import numpy as np
 
 from core.tables import read_table
 from evaluation.configuration import RunEvaluation
-from evaluation.score import role_of
 from evaluation.scores import BY_KIND, DIFFUSION_LOSS, KL, Images, by_image
 from methods.maths.diversity import DIVERSITY
 from reporting.layout import load_layout
@@ -121,7 +120,7 @@ def _of_suite(base: Path, judged: Path, settings: RunEvaluation, suite: str) -> 
         lines.append(
             Line(
                 prefix + metric,
-                role_of(metric, settings),
+                settings.role(metric),
                 better.get(metric, "higher"),
                 *means,
                 interval.low,

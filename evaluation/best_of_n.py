@@ -20,7 +20,7 @@ from core.tables import write_table
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import Sampler, write_sheet
-from evaluation.score import ScoredFile, image_rows, role_of, score_files, training_costs
+from evaluation.score import ScoredFile, image_rows, score_files, training_costs
 from evaluation.scores import COLUMNS, KL, MODEL, RUN
 from methods.maths.best_of_n import best_of_n, best_of_n_kl
 from runs.configuration import RunConfig
@@ -109,7 +109,7 @@ def evaluate_best_of_n(
             {
                 **cell,
                 "metric": metric,
-                "role": role_of(metric, settings),
+                "role": settings.role(metric),
                 "value": file.overall(metric, kept, values),
                 "n_images": drawn,
             }

@@ -12,6 +12,7 @@ import rewards
 from core.prompts import count_objects
 from core.prompts import read as read_prompts
 from core.settings import ConfigError, Name, Settings, parse, read_yaml
+from evaluation.scores import BY_KIND
 from methods.maths.diversity import DIVERSITY, by_kind
 from rewards.features import feature_names, get_features_class
 from rewards.published.hub import commits
@@ -84,6 +85,10 @@ class RunEvaluation(_PerRun):
     roles: dict[str, str] = Field(description="by metric; what is not named is unseen")
     commits: dict[str, str] = Field({}, description="of the hub repositories that the metrics read")
 
+    def role(self, metric: str) -> str:
+        """The part a metric plays in the run's task."""
+        return self.roles.get(metric, "unseen")
+
     @property
     def own(self) -> str:
         """The task's own suite, the only one on which snapshots are evaluated."""
@@ -93,7 +98,8 @@ class RunEvaluation(_PerRun):
 def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> EvaluationConfig:
     """Read and check. Raises ``ConfigError`` naming file, key and valid values."""
     config = parse(EvaluationConfig, {**read_yaml(path), **(overrides or {})}, str(path))
-    for key, name in {"features": config.features, **_keys(config.features_by_kind)}.items():
+    by_kind_key = {f"features_by_kind.{kind}": name for kind, name in config.features_by_kind.items()}
+    for key, name in {"features": config.features, **by_kind_key}.items():
         if name not in feature_names():
             raise ConfigError(f"{path}: {key} names {name!r}; valid: {', '.join(feature_names())}")
     for name, suite in config.suites.items():
@@ -118,10 +124,6 @@ def load_evaluation(overrides: dict | None = None, path: Path = EVALUATION) -> E
                     "for so many objects"
                 )
     return config
-
-
-def _keys(features_by_kind: dict[str, str]) -> dict[str, str]:
-    return {f"features_by_kind.{kind}": name for kind, name in features_by_kind.items()}
 
 
 def run_evaluation(config: EvaluationConfig, task: TaskConfig) -> RunEvaluation:
@@ -163,7 +165,8 @@ def added_metrics(task: TaskConfig, config: EvaluationConfig) -> list[str]:
 
 def roles(task: TaskConfig, config: EvaluationConfig) -> dict[str, str]:
     """Role of each metric in a task; what is not named is unseen."""
-    seen = dict.fromkeys(task.auxiliary, "auxiliary") | dict.fromkeys(config.gold, "gold")
+    seen = dict.fromkeys(config.encoders(), BY_KIND) | {DIVERSITY: DIVERSITY}
+    seen |= dict.fromkeys(task.auxiliary, "auxiliary") | dict.fromkeys(config.gold, "gold")
     proxies = {task.proxy, task.proxy_metric, *rewards.get_class(task.proxy).made_of()}
     related = [metric for scores in config.instruments if proxies & set(scores) for metric in scores]
     return seen | dict.fromkeys([*related, *sorted(proxies)], "proxy")

@@ -20,8 +20,8 @@ from core.tables import write_table
 from evaluation import images
 from evaluation.configuration import RunEvaluation, SuiteConfig
 from evaluation.sample import measures_file, planned
-from evaluation.scores import BY_KIND, COLUMNS, COSTS, IMAGE_COLUMNS, MODEL, RUN, TRAINING
-from methods.maths.diversity import DIVERSITY, group_diversity
+from evaluation.scores import COLUMNS, COSTS, IMAGE_COLUMNS, MODEL, RUN, TRAINING
+from methods.maths.diversity import group_diversity
 from rewards.features import get_features
 from runs.configuration import RunConfig
 
@@ -120,13 +120,6 @@ def score_files(files: list[ScoredFile], encoders: Mapping[str, str]) -> list[Sc
     return [scored[file.digest] for file in files]
 
 
-def role_of(metric: str, settings: RunEvaluation) -> str:
-    """The part a metric plays in the run's task."""
-    if metric in settings.encoders():
-        return DIVERSITY if metric == DIVERSITY else BY_KIND
-    return settings.roles.get(metric, "unseen")
-
-
 def image_rows(run: str, file: ScoredFile, metric: str, prompts: torch.Tensor, values: torch.Tensor):
     """One row per value; the image of a value that belongs to the whole group is -1."""
     m, k = values.shape
@@ -188,7 +181,7 @@ def score_run(folder: Path, config: RunConfig, settings: RunEvaluation, out: Pat
         cell = {"step": file.step, "suite": file.name, "own": file.name == settings.own}
         for metric, (kept, values) in scored.items():
             value = {"value": file.overall(metric, kept, values), "n_images": len(kept) * file.k}
-            rows.append({**key, **cell, "metric": metric, "role": role_of(metric, settings), **value})
+            rows.append({**key, **cell, "metric": metric, "role": settings.role(metric), **value})
             single.append(image_rows(config.run, file, metric, kept, values))
     rows += [{**key, **row} for row in _cost_rows(folder, config, settings)]
     write_table(pd.concat(single, ignore_index=True), out_images)
