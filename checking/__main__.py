@@ -17,7 +17,7 @@ def _check(arguments) -> None:
 
     from checking import page
     from checking.judged import Check
-    from checking.verdict import MEANING, judge, own_suite
+    from checking.verdict import MEANING, judge, suite_scores
     from core.files import write_json, write_text
     from core.prompts import read as read_prompts
     from runs.config_files import load_task
@@ -40,7 +40,7 @@ def _check(arguments) -> None:
     settings, task = check.settings(), load_task(check.task)
     judgement = judge(base, judged, settings, task.proxy_metric)
     truth = next((line.metric for line in judgement.lines if line.role == "gold"), None)
-    scores = own_suite(base, settings.own), own_suite(judged, settings.own)
+    scores = suite_scores(base, settings.own), suite_scores(judged, settings.own)
     order = page.gaps(*scores, task.proxy_metric, truth)
     prompts = read_prompts(Path(settings.suites[settings.own].prompts))
     places = np.unique(np.linspace(0, len(prompts) - 1, page.SPREAD).astype(int))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from checking.verdict import CAUTION, LEVEL, MEANING, Judgement, Line, own_suite
+from checking.verdict import CAUTION, LEVEL, MEANING, Judgement, Line, suite_scores
 from core.media import film_strip
 from evaluation import images
 from evaluation.scores import Images
@@ -72,7 +72,7 @@ def pairs(
     base: Path, judged: Path, suite: str, wanted: np.ndarray, prompts: list[dict], metrics: list[str]
 ) -> list[Pair]:
     """Of these prompts and images (n, 2), in this order."""
-    scores = [own_suite(folder, suite) for folder in (base, judged)]
+    scores = [suite_scores(folder, suite) for folder in (base, judged)]
     ascending, row = np.unique(wanted[:, 0], return_inverse=True)
     pixels = []
     for folder in (base, judged):

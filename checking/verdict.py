@@ -109,7 +109,7 @@ def compared(base: Path, judged: Path, settings: RunEvaluation) -> list[Line]:
 
 
 def _of_suite(base: Path, judged: Path, settings: RunEvaluation, suite: str) -> list[Line]:
-    first, second = (own_suite(folder, suite) for folder in (base, judged))
+    first, second = (suite_scores(folder, suite) for folder in (base, judged))
     prefix, better, lines = "" if suite == settings.own else f"{suite}: ", directions(), []
     for metric, ours in second.items():
         if metric not in first:
@@ -130,7 +130,7 @@ def _of_suite(base: Path, judged: Path, settings: RunEvaluation, suite: str) -> 
     return lines
 
 
-def own_suite(folder: Path, suite: str) -> dict[str, Images]:
+def suite_scores(folder: Path, suite: str) -> dict[str, Images]:
     """Single images' scores of a suite by metric, of the last step."""
     table = read_table(folder / "image_scores.parquet")
     table = table[(table["suite"] == suite) & (table["step"] == table["step"].max())]
