@@ -44,7 +44,7 @@ def sheet_of(folder: Path, suite: str, step: int) -> Path:
 
 def sheets(folder: Path) -> Iterator[tuple[Path, str, int]]:
     """Every contact sheet of a run with its suite and step."""
-    for path in sorted(Path(folder).glob("*_*.png")):
+    for path in sorted(Path(folder).glob(f"*_{'[0-9]' * 6}.png")):
         suite, _, step = path.stem.rpartition("_")
         yield path, suite, int(step)
 

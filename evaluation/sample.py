@@ -168,17 +168,19 @@ def sample_run(folder: Path, config: RunConfig, settings: RunEvaluation, device:
 
     sampled: dict[str, Path] = {}  # by what they were made from: adapters may be equal
     measured: dict[str, dict[str, float]] = {}
-    jobs = planned(config, settings)
-    for step, suite in tqdm(jobs, desc=f"sampling {config.run}", unit="suite", mininterval=2):
+    jobs = tqdm(planned(config, settings), desc=f"sampling {config.run}", unit="suite", mininterval=2)
+    for step, suite in jobs:
         path, key = images.path_of(out, suite, step), sampler.made_from(steps[step], suite, *image_key)
-        if images.made_from(path) != key:
+        anew = images.made_from(path) != key
+        if anew:
             if key not in sampled:
                 load(step)
             pixels = images.stream(sampled[key]) if key in sampled else sampler.images(suite)
             k = settings.images_per_prompt
             images.write(path, pixels, k=k, suite=suite, step=step, made_from=key)
         sampled[key] = path
-        write_sheet(out, suite, sampler.prompts[suite], step, settings.images_per_prompt)
+        if anew or not images.sheet_of(out, suite, step).exists():
+            write_sheet(out, suite, sampler.prompts[suite], step, settings.images_per_prompt)
         if suite == settings.own:
             path, key = measures_file(out, step), sampler.made_from(steps[step], suite, *measure_key)
             if not path.exists() or json.loads(path.read_text())["made_from"] != key:
