@@ -34,7 +34,7 @@ from filelock import FileLock
 from PIL import Image
 
 from core.command import run_command, whole_number
-from core.files import write_text
+from core.files import replacing, write_text
 from core.tables import read_table
 from evaluation import images
 
@@ -152,6 +152,10 @@ def open_store(tracking_uri: str, experiment: str) -> tuple[Any, str]:
     from mlflow import MlflowClient
 
     path = database(tracking_uri)
+    if path is not None and not path.exists():
+        # MLflow migrates a fresh file in dozens of steps and cannot go on where it was killed in between.
+        with replacing(path) as temporary:
+            MlflowClient(f"sqlite:///{temporary}").search_experiments()
     client = MlflowClient(tracking_uri if path is None else f"sqlite:///{path}")
     known = client.get_experiment_by_name(experiment)
     if known is None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -229,3 +230,19 @@ def test_names_that_would_merge_or_vanish_are_refused():
         tracking.run_metrics("run", history, None)
     with pytest.raises(ValueError, match="cannot be made"):
         tracking.metric_name("../..")
+
+
+def test_a_database_is_whole_or_not_there(tmp_path):
+    """MLflow cannot go on with a file that it has migrated in part, so a kill must not leave one."""
+    database = tmp_path / "mlflow.db"
+    command = [sys.executable, "-m", "reporting.tracking", "init"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*.tmp")):
+        assert process.poll() is None, "the database was made in one moment: nothing is tested"
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not database.exists()
+    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
+    assert tracking.open_store(f"sqlite:///{database}", tracking.EXPERIMENT)[1] == "1"
