@@ -75,9 +75,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def remove_leftovers(folder: Path, *, below: bool = False) -> None:
     """Remove what ``replacing`` has left in a folder, or also ``below`` it, when its process was killed.
 
+    Names that begin with a temporary one are a database's journals.
+
     Nobody else may be writing there.
     """
-    for path in list(Path(folder).glob("**/.*.tmp" if below else ".*.tmp")):
+    for path in list(Path(folder).glob("**/.*.tmp*" if below else ".*.tmp*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
