@@ -10,6 +10,7 @@ CONFIG ?= config/config.yaml
 LORA ?= docs/example_adapter
 BASE ?= tiny-sd3
 TASK ?= ocr
+export LORA BASE TASK  # recipes read them from the environment: no character of a path means anything to the shell
 METHODS ?= base grpo gardo ddrl_synthetic
 PORT ?= 5000
 WORKERS ?= 2
@@ -53,10 +54,10 @@ report: setup ## write results/report.html, a page with every result and how it 
 	$(BIN)/snakemake --cores $(CORES) --report results/report.html --report-metadata workflow/report/metadata.yaml report
 
 check: setup ## does LORA (adapter, checkpoint or folder of images) hack TASK's reward? Scores it beside BASE
-	$(BIN)/python -m checking '$(LORA)' --base '$(BASE)' --task '$(TASK)' $(ARGS)
+	$(BIN)/python -m checking "$$LORA" --base "$$BASE" --task "$$TASK" $(ARGS)
 
 vote: setup ## people vote between METHODS on a local page; `python -m voting close` counts
-	$(BIN)/python -m voting serve --methods $(METHODS) --base '$(BASE)' --task '$(TASK)' $(ARGS)
+	$(BIN)/python -m voting serve --methods $(METHODS) --base "$$BASE" --task "$$TASK" $(ARGS)
 
 figures-from-published: setup ## draw tables, figures and claims of docs/results anew from its raw scores; trains nothing
 	$(BIN)/snakemake --cores $(CORES) results/tables results/figures results/claims.md --config stored_runs=docs/results/raw --configfile config/shown.yaml

@@ -6,10 +6,22 @@ Scores it beside the base model on the same prompts and noise, and writes a repo
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
 
-from core.command import count, default_device, device, run_command, seed, set_threads, start_quickly, threads
+from core.command import (
+    count,
+    default_device,
+    device,
+    positive,
+    run_command,
+    seed,
+    set_threads,
+    start_quickly,
+    threads,
+)
 
 
 def _check(arguments) -> None:
@@ -25,7 +37,7 @@ def _check(arguments) -> None:
 
     set_threads(arguments.threads)
     quiet()
-    name = arguments.name or arguments.path.resolve().stem.replace("_", "-")
+    name = arguments.name or default_name(arguments.path)
     check = Check(
         arguments.path,
         arguments.base,
@@ -35,8 +47,10 @@ def _check(arguments) -> None:
         arguments.images_per_prompt,
         arguments.device or default_device(),
         arguments.configfile,
+        arguments.alpha,
     )
     base, judged = check.evaluate()
+    applied = applied_as(judged)
     settings, task = check.settings(), load_task(check.task)
     judgement = judge(base, judged, settings, task.proxy_metric)
     truth = next((line.metric for line in judgement.lines if line.role == "gold"), None)
@@ -51,15 +65,36 @@ def _check(arguments) -> None:
     ]
     commit = (git_state()["commit"] or "no commit")[:9]
     made = f"python -m checking, {commit}; {check.path} ({check.kind}) on {check.base}, task {check.task}"
+    made += f". {applied}" if applied else ""
     title = f"{name}: does it hack {task.label}?"
-    write_json(
-        check.report / "report.json", {"run": check.run, "path": str(check.path)} | judgement.content()
-    )
+    content = {"run": check.run, "path": str(check.path), "applied": applied} | judgement.content()
+    write_json(check.report / "report.json", content)
     write_text(check.report / "report.html", page.write(title, judgement, *shown, made))
     print(f"{judgement.verdict}: {MEANING[judgement.verdict]}")
     for line in judgement.lines:
         print(f"  {line.metric:22} {line.base:8.3f} -> {line.judged:8.3f}  {line.change}")
+    if applied:
+        print(applied)
     print(check.report / "report.html")
+
+
+def applied_as(folder: Path) -> str | None:
+    """In a sentence, how an adapter was applied; None for what is no adapter."""
+    found = json.loads((folder / "provenance.json").read_text())["checked"]
+    if "layers" not in found:
+        return None
+    text = f"The adapter changes {found['layers']:.0f} layers by {found['relative_change']:.2g} of their norm"
+    if not found["scale_known"]:
+        text += "; its file says no scale, so it is applied at alpha = rank (--alpha gives another)"
+    return text + "."
+
+
+def default_name(path: Path) -> str:
+    """The file's name without its suffix, the folder's whole, with what no name may hold as dashes."""
+    path = path.resolve()
+    return (
+        re.sub(r"[^A-Za-z0-9.-]+", "-", path.stem if path.is_file() else path.name).strip(".-") or "checked"
+    )
 
 
 def quiet() -> None:
@@ -84,6 +119,9 @@ def main() -> int:
         "--configfile",
         type=Path,
         help="main config whose evaluation has the task's suites: config/paper.yaml for the papers' tasks",
+    )
+    parser.add_argument(
+        "--alpha", type=positive, help="of an adapter whose file does not say it; default: its rank"
     )
     parser.add_argument("--name", help="the row's name in tables; default: that of the file")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 import base_models
 from base_models import open_base_model
-from checking.formats import FormatError, Kind, adapter_file, check_pipeline, kind_of, load
+from checking.formats import FormatError, Kind, check_pipeline, files_of, kind_of, load
 from core.files import sha256, to_yaml, write_json, write_text
 from core.prompts import read as read_prompts
 from core.settings import ConfigError, check_name, read_yaml
@@ -45,6 +46,7 @@ class Check:
     images_per_prompt: int | None
     device: str
     configfile: Path | None = None  # a main config whose evaluation has the task's suites
+    alpha: float | None = None  # of an adapter whose file does not say it
 
     def __post_init__(self):
         try:
@@ -53,6 +55,8 @@ class Check:
             raise ConfigError(f"--name: {error}") from None
         if self.name in method_names():
             raise ConfigError(f"--name is {self.name!r}, a row of config/methods; valid: another name")
+        if self.alpha is not None and self.kind != "adapter":
+            raise ConfigError(f"--alpha is {self.alpha:g}, but {self.path} is no adapter; valid: no --alpha")
 
     @property
     def kind(self) -> Kind:
@@ -74,7 +78,9 @@ class Check:
     def settings(self) -> RunEvaluation:
         over = {}
         if self.configfile is not None:
-            over = read_yaml(self.configfile).get("evaluation", {})
+            over = read_yaml(self.configfile).get("evaluation") or {}
+            if not isinstance(over, dict):
+                raise ConfigError(f"{self.configfile}: key 'evaluation' is {over!r}; valid: a mapping")
         if self.images_per_prompt is not None:
             over["images_per_prompt"] = self.images_per_prompt
         if self.kind == "images":
@@ -115,20 +121,18 @@ class Check:
 
     def config(self, plain: RunConfig) -> RunConfig:
         """The base row's settings under this name; its hash and weights are those of what was brought."""
-        files = (
-            [adapter_file(self.path)] if self.kind == "adapter" else sorted(self.path.rglob("*.safetensors"))
-        )
-        if self.kind == "images":
-            files = sorted(p for p in self.path.iterdir() if p.is_file())
+        folder = self.path if self.path.is_dir() else self.path.parent
         brought = {
-            f"checked/{file.name if file == self.path else file.relative_to(self.path)}": sha256(file)
-            for file in files
+            f"checked/{os.path.relpath(file, folder)}": sha256(file)
+            for file in files_of(self.path, self.kind)
         }
         model = plain.base_model
         if self.kind == "checkpoint":
             model = model.model_copy(update={"path": str(self.path), "revision": None})
         changes = {"run": self.run, "method": self.name, "base_model": model}
-        digest = hashlib.sha256(json.dumps([plain.hash, brought], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(
+            json.dumps([plain.hash, brought, self.alpha], sort_keys=True).encode()
+        ).hexdigest()
         return plain.model_copy(update={**changes, "weights": plain.weights | brought, "hash": digest})
 
     def prepare(self, config: RunConfig) -> None:
@@ -137,13 +141,23 @@ class Check:
         if mark.exists():
             if json.loads(mark.read_text())["config_hash"] == config.hash:
                 return
-            if "checked" not in json.loads(mark.read_text()):
+            earlier = json.loads(mark.read_text()).get("checked")
+            if earlier is None:
                 raise ConfigError(f"{self.folder} is a run that was trained here; --name must be another")
+            if Path(earlier["path"]).resolve() != self.path.resolve():
+                raise ConfigError(
+                    f"--name {self.name!r} is that of a check of {earlier['path']}; valid: another name, or "
+                    f"the same after {self.folder} is removed"
+                )
             shutil.rmtree(self.folder)
         record = {"checked": {"path": str(self.path), "kind": self.kind}}
         if self.kind == "adapter":
             model = open_base_model(config.base_model, self.device)
-            record["checked"]["relative_change"] = load(self.path, self.folder / "adapter", model)
+            try:
+                record["checked"] |= load(self.path, self.folder / "adapter", model, self.alpha)
+            except FormatError:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
         record |= {
             "files": provenance.digests(self.folder) if self.kind == "adapter" else {},
             "run": config.run,

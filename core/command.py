@@ -73,6 +73,17 @@ threads = whole_number(1, 1024)
 seed = whole_number(0, 2**32 - 1)
 
 
+def positive(text: str) -> float:
+    """Type of an argument: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}; valid: a number above 0")
+    return value
+
+
 def device(text: str) -> str:
     """Type of an argument: where to compute."""
     import torch

@@ -25,11 +25,14 @@ from core.tables import read_table
 from evaluation import images
 from runs.config_files import load_base_model
 from runs.main_config import check_main
+from runs.resolve import resolve_run
 from tests.repository_copy import copy_repository
 from workflow.plan import make_plan
 
 TASK = "counting"  # the shortest suite
 PROMPTS = "resources/prompts/counting_test.jsonl"
+ONE = "transformer_blocks.0.attn.to_q"  # a layer
+KEY = f"transformer.{ONE}.lora_A.weight"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,10 @@ def adapter(folder, model):
         parameter.data = 0.05 * torch.randn(parameter.shape, generator=rng)
     model.save_lora(folder / "mine", model.adapter_parameters())
     return folder / "mine"
+
+
+def plain_run():
+    return resolve_run("tiny-sd3", TASK, "base", 1, {})
 
 
 def check(*arguments: str, status: int = 0) -> None:
@@ -179,12 +186,22 @@ def test_a_checkpoint_is_judged_without_a_kl(folder):
         ),
         (
             lambda path: save_file({"transformer.nope.lora_A.weight": torch.ones(2, 2)}, path / ADAPTER_FILE),
-            "is no adapter of tiny SD3|matches no layer",
+            "nope.lora_A.weight belongs to no layer of tiny SD3's transformer",
         ),
         (
-            lambda path: save_file({"base_model.model.x.lora_A.weight": torch.ones(1)}, path / ADAPTER_FILE),
+            lambda path: save_file(
+                {f"base_model.model.{ONE}.lora_A.weight": torch.ones(2, 2)}, path / ADAPTER_FILE
+            ),
+            "lora_A.weight is there and .*lora_B.weight is not",
+        ),
+        (
+            lambda path: save_file(
+                {f"base_model.model.{ONE}.lora_{k}.weight": torch.ones(2, 2) for k in "AB"},
+                path / ADAPTER_FILE,
+            ),
             "adapter_config.json does not exist",
         ),
+        (lambda path: save_file({}, path / ADAPTER_FILE), "holds no tensors; valid: an adapter"),
     ],
 )
 def test_what_is_no_adapter_is_one_error(folder, tmp_path, make, message, capsys):
@@ -193,6 +210,101 @@ def test_what_is_no_adapter_is_one_error(folder, tmp_path, make, message, capsys
     said = capsys.readouterr().err
     assert len([line for line in said.splitlines() if line.startswith("error: ")]) == 1
     assert re.search(message, said), said
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda w: w | {f"transformer.{ONE}.lora_magnitude_vector": torch.ones(2)}, "is a DoRA"),
+        (lambda w: w | {f"transformer.{ONE}.dora_scale": torch.ones(2)}, "is a DoRA"),
+        (
+            lambda w: w | {f"transformer.{ONE}.lora_B.bias": torch.ones(2)},
+            "is no part of a LoRA; valid endings",
+        ),
+        (
+            lambda w: w | {"transformer.transformer_blocks.99.attn.to_q.lora_A.weight": w[KEY].clone()},
+            "99.* no layer",
+        ),
+        (lambda w: w | {"unet.x.lora_A.weight": w[KEY].clone()}, "unet.* no layer"),
+        (lambda w: {k: v for k, v in w.items() if k != KEY}, f"is there and {ONE}.lora_A.weight is not"),
+        (lambda w: {k.replace("lora_A", "lora_C"): v for k, v in w.items()}, "is no part of a LoRA"),
+        (
+            lambda w: {"lora_unet_x.lora_down.weight": w[KEY], "lora_unet_x.alpha": w[KEY].clone()},
+            "kohya|no layer",
+        ),
+    ],
+)
+def test_what_would_be_dropped_is_refused(adapter, tmp_path, change, message, capsys):
+    """Else the scores would be those of another adapter."""
+    save_file(change(load_file(adapter / ADAPTER_FILE)), tmp_path / ADAPTER_FILE)
+    check(tmp_path, "--name", "bad", status=1)
+    assert re.search(message, capsys.readouterr().err)
+    assert not Path(f"results/runs/tiny-sd3__{TASK}__bad__s1").exists()
+
+
+def test_a_scale_is_that_of_the_file_or_is_given_or_is_said_to_be_assumed(adapter, model, tmp_path, capsys):
+    saved = load_file(
+        adapter / ADAPTER_FILE
+    )  # alpha is twice the rank in its metadata, which a plain file lacks
+    rank, alpha = model.config.lora.rank, model.config.lora.alpha
+    save_file(saved, tmp_path / "plain.safetensors")
+    loaded = {
+        given: load(tmp_path / "plain.safetensors", tmp_path / "x", model, given)
+        for given in (None, float(rank), float(alpha))
+    }
+    whole = load(adapter, tmp_path / "x", model)
+    assert loaded[alpha]["relative_change"] == pytest.approx(whole["relative_change"], rel=1e-5)
+    assert loaded[rank]["relative_change"] == pytest.approx(loaded[None]["relative_change"], rel=1e-5)
+    assert [loaded[None]["scale_known"], loaded[rank]["scale_known"], whole["scale_known"]] == [0, 1, 1]
+    check(tmp_path / "plain.safetensors", "--name", "plain")
+    assert "says no scale, so it is applied at alpha = rank" in capsys.readouterr().out
+    assert "alpha = rank" in report("plain")["applied"]
+    check(adapter, "--alpha", "3", "--name", "twice", status=1)
+    assert "says its own scale" in capsys.readouterr().err
+    save_file(
+        saved, tmp_path / "half.safetensors", metadata={"lora_adapter_metadata": '{"transformer.r": 8}'}
+    )
+    check(tmp_path / "half.safetensors", "--name", "half", status=1)
+    assert "gives no rank and scale" in capsys.readouterr().err
+
+
+def test_a_name_belongs_to_one_path_and_its_files_to_its_hash(adapter, folder, capsys):
+    check(adapter, "--name", "mine")
+    (folder / "copy").mkdir()
+    half = {key: value / 2 for key, value in load_file(adapter / ADAPTER_FILE).items()}
+    save_file(half, folder / "copy" / ADAPTER_FILE)
+    check(folder / "copy", "--name", "mine", status=1)
+    assert "is that of a check of" in capsys.readouterr().err
+    peft = folder / "peft"
+    before = Check(peft, "tiny-sd3", TASK, "peft", 1, 2, "cpu").config(plain_run()).hash
+    settings = peft / "adapter_config.json"
+    settings.write_text(settings.read_text().replace('"lora_alpha": 64', '"lora_alpha": 2'))
+    assert '"lora_alpha": 2' in settings.read_text()
+    assert Check(peft, "tiny-sd3", TASK, "peft", 1, 2, "cpu").config(plain_run()).hash != before
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (b"", "names no image"),
+        ('{"file_name": "x", "text": "y"}'.encode("utf-16"), "is no text in UTF-8"),
+        (b'{"file_name": 7, "text": "y"}', "line 1: no JSON object with the texts"),
+        (b'{"file_name": "x", "text": ["y"]}', "line 1: no JSON object with the texts"),
+    ],
+)
+def test_images_are_named_by_texts(folder, tmp_path, rows, message, capsys):
+    (tmp_path / "metadata.jsonl").write_bytes(rows)
+    check(tmp_path, "--name", "pictures", status=1)
+    assert message in capsys.readouterr().err
+
+
+def test_the_name_is_that_of_the_file(tmp_path):
+    for name, expected in (("a_b.safetensors", "a-b"), ("My LoRA (v2) é.safetensors", "My-LoRA-v2")):
+        (tmp_path / name).touch()
+        assert command.default_name(tmp_path / name) == expected
+    for name in ("ckpt-0.5", "ckpt-0.7"):  # a folder's name has no suffix
+        (tmp_path / name).mkdir()
+        assert command.default_name(tmp_path / name) == name
 
 
 @pytest.mark.parametrize("name, message", [("grpo", "a row of config/methods"), ("a b", "is no name")])

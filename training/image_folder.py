@@ -31,17 +31,27 @@ class ImageFolder:
         metadata = self.folder / METADATA
         if not metadata.is_file():
             raise ImageFolderError(f"{metadata} does not exist; it names the images and their captions")
-        for number, line in enumerate(metadata.read_text().splitlines(), start=1):
+        try:
+            lines = metadata.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ImageFolderError(f"{metadata} is no text in UTF-8 ({error})") from None
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
                 name, text = row["file_name"], row["text"]
+                if not (isinstance(name, str) and isinstance(text, str)):
+                    raise TypeError
             except (ValueError, KeyError, TypeError):
                 raise ImageFolderError(
-                    f"{metadata}, line {number}: no JSON object with 'file_name' and 'text'"
+                    f"{metadata}, line {number}: no JSON object with the texts 'file_name' and 'text'"
                 ) from None
             if not (self.folder / name).is_file():
                 raise ImageFolderError(f"{metadata}, line {number}: {self.folder / name} does not exist")
             self.files.setdefault(text, []).append(self.folder / name)
+        if not self.files:
+            raise ImageFolderError(f"{metadata} names no image")
 
     def wanted(self, prompts: list[dict], per_prompt: int) -> list[Path]:
         """The first ``per_prompt`` images of each prompt, prompt after prompt."""
@@ -50,7 +60,7 @@ class ImageFolder:
             if found < per_prompt:
                 raise ImageFolderError(
                     f"{self.folder / METADATA}: {found} images with the caption {prompt['prompt']!r}, "
-                    f"{per_prompt} are needed for each training prompt (data_per_prompt)"
+                    f"{per_prompt} are needed for each prompt"
                 )
         return [path for prompt in prompts for path in self.files[prompt["prompt"]][:per_prompt]]
 
