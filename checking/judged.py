@@ -21,6 +21,7 @@ from core.settings import ConfigError, check_name, read_yaml
 from evaluation import images
 from evaluation.configuration import RunEvaluation, load_evaluation, run_evaluation
 from evaluation.evaluate import evaluate_run
+from evaluation.media import check_media
 from evaluation.sample import measures_file, sample_run
 from evaluation.score import score_run
 from evaluation.scores import KL
@@ -94,6 +95,8 @@ class Check:
                 f"{', '.join(evaluation.suites)}; name the main config that has them, such as "
                 "--configfile config/paper.yaml"
             )
+        plain = resolve_run(self.base, self.task, "base", self.seed, {})
+        check_media({plain.run: plain}, {self.task: task}, evaluation)
         settings = run_evaluation(evaluation, task)
         if self.kind == "images":  # they were made for the prompts of one suite
             settings = settings.model_copy(update={"suites": {settings.own: settings.suites[settings.own]}})

@@ -25,6 +25,7 @@ class Reward(ABC):
     - ``role``: what it usually is: proxy, auxiliary, unseen, gold or artefact. A task may use it otherwise;
       the role in a score table is that of the task.
     - ``medium``: what ``score`` judges. What judges images judges a clip by the mean over its frames.
+    - ``image_size``: pixels a side that it judges alone; None for any.
     - ``scale``: range and unit of the score.
     - ``licence``: of the weights and of the code they come from.
     - ``weights``: files under ``resources/`` that must match ``resources/SHA256SUMS``; empty for rules.
@@ -38,6 +39,7 @@ class Reward(ABC):
     name: ClassVar[str]
     role: ClassVar[str] = "unseen"
     medium: ClassVar[Medium] = "image"
+    image_size: ClassVar[int | None] = None
     scale: ClassVar[str]
     licence: ClassVar[str]
     weights: ClassVar[tuple[str, ...]] = ()

@@ -15,7 +15,7 @@ from rewards.base import Reward
 from rewards.geneval_rules import MAX_OBJECTS, check_include, position_holds, strict_correct
 from scenes.gold import shape_iou
 from scenes.segmentation import Blob, blobs
-from scenes.vocabulary import check_vocabulary
+from scenes.vocabulary import IMAGE_SIZE, check_vocabulary
 
 MIN_AREA = 6  # pixels; a circle of the smallest drawn radius covers about 20
 SMALL = 7  # pixels; boxes up to this size are ambiguous
@@ -88,6 +88,7 @@ def score_images(
 class GenEval(Reward):
     name = "geneval"
     role = "proxy"
+    image_size = IMAGE_SIZE
     scale = "0 or 1 per image: strict correctness (count, colour, position exactly right)"
     licence = "rules: MIT (GenEval); detector: Apache-2.0 (this repository)"
     expected_base = {"tiny-sd3": 0.23, "tiny-flux": 0.18}

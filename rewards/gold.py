@@ -6,12 +6,13 @@ import torch
 
 from rewards.base import Reward
 from scenes.gold import gold_factors, gold_reward
-from scenes.vocabulary import check_vocabulary
+from scenes.vocabulary import IMAGE_SIZE, check_vocabulary
 
 
 class Gold(Reward):
     name = "gold"
     role = "gold"
+    image_size = IMAGE_SIZE
     scale = "0 to 1, product of count, shape, colour, position (or legibility) and background factors"
     licence = "Apache-2.0 (this repository)"
 

@@ -8,6 +8,7 @@ from torch import nn
 from rewards.base import Reward
 from rewards.networks import ImageCNN, in_chunks
 from rewards.weights import load_weights
+from scenes.vocabulary import IMAGE_SIZE
 
 
 class AestheticModel(nn.Module):
@@ -26,6 +27,7 @@ class AestheticModel(nn.Module):
 class SceneAesthetic(Reward):
     name = "scene_aesthetic"
     role = "auxiliary"
+    image_size = IMAGE_SIZE
     scale = "0 to 10: 10 minus ten times the estimated severity of corruptions; 10 is a clean scene"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_aesthetic.safetensors",)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from rewards.base import Reward
 from rewards.networks import TOKENIZER, ImageCNN, TextTower, in_chunks
 from rewards.weights import load_weights
+from scenes.vocabulary import IMAGE_SIZE
 
 
 class PreferenceModel(nn.Module):
@@ -41,6 +42,7 @@ class PreferenceModel(nn.Module):
 class ScenePreference(Reward):
     name = "scene_preference"
     role = "auxiliary"
+    image_size = IMAGE_SIZE
     scale = "logit, unbounded, of arbitrary zero: 1 more is preferred with odds e : 1"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_preference.safetensors",)

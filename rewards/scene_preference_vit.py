@@ -6,10 +6,12 @@ from rewards.base import Reward
 from rewards.networks import TOKENIZER, ImageViT, in_chunks
 from rewards.scene_preference import PreferenceModel
 from rewards.weights import load_weights
+from scenes.vocabulary import IMAGE_SIZE
 
 
 class ScenePreferenceViT(Reward):
     name = "scene_preference_vit"
+    image_size = IMAGE_SIZE
     scale = "logit, unbounded, of arbitrary zero: 1 more is preferred with odds e : 1"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_preference_vit.safetensors",)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from rewards.base import Reward
 from rewards.networks import TOKENIZER, ImageCNN, TextTower, in_chunks
 from rewards.weights import load_weights
+from scenes.vocabulary import IMAGE_SIZE
 
 
 class ContrastiveModel(nn.Module):
@@ -34,6 +35,7 @@ class ContrastiveModel(nn.Module):
 
 class SceneTextScore(Reward):
     name = "scene_text_score"
+    image_size = IMAGE_SIZE
     scale = "-100 to 100: 100 times the cosine of image and caption"
     licence = "Apache-2.0 (trained in this repository)"
     weights = ("scorers/scene_text_score.safetensors",)

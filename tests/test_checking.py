@@ -313,6 +313,14 @@ def test_names_are_checked_first(folder, name, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_base_model_of_other_images_is_refused_before_anything_else(adapter, capsys):
+    check(adapter, "--base", "sd3.5-medium", "--name", "large", status=1)
+    assert "judges images of 32 pixels a side; sd3.5-medium makes" in capsys.readouterr().err
+    grid = [{"base": "sd3.5-medium", "task": TASK, "methods": ["base", "grpo"]}]
+    with pytest.raises(ConfigError, match="judges images of 32 pixels a side"):
+        make_plan(check_main({"seeds": [1], "grid": grid}))
+
+
 def test_a_pickle_is_refused(folder, capsys):
     check("adapter.bin", "--name", "pickle", status=1)
     assert "is a pickle, which can run code" in capsys.readouterr().err

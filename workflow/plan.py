@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import base_models
 import prompt_sets
-import rewards
 from base_models.base import ADAPTER_FILE
 from core.files import sha256, to_yaml, write_if_changed
 from core.settings import ConfigError
@@ -21,6 +19,7 @@ from evaluation.configuration import (
     load_evaluation,
     run_evaluation,
 )
+from evaluation.media import check_media
 from reporting import stored
 from reporting.base_check import Recorded
 from reporting.results import OwnSuite, RenderingSettings
@@ -227,22 +226,6 @@ def checked_runs(names: list[str], runs: dict[str, RunConfig]) -> list[RunConfig
             )
         found.append(run)
     return found
-
-
-def check_media(
-    runs: dict[str, RunConfig], tasks: dict[str, TaskConfig], evaluation: EvaluationConfig
-) -> None:
-    """Raise ``ConfigError`` for a reward or metric that cannot judge what a base model of its task makes."""
-    for base, task in dict.fromkeys((run.base, run.task) for run in runs.values()):
-        medium = base_models.get_class(load_base_model(base).pipeline).medium
-        asked = dict.fromkeys(tasks[task].rewards(), f"config/tasks/{task}.yaml")
-        for suite in tasks[task].suites:
-            where = f"config/evaluation.yaml: suites.{suite}"
-            asked = dict.fromkeys(evaluation.suites[suite].scored(), where) | asked
-        for name, where in asked.items():
-            reward = rewards.get_class(name)
-            if not reward.can_judge(medium):
-                raise ConfigError(f"{where}: {name!r} judges {reward.medium}s; {base} makes {medium}s")
 
 
 def stored_runs(runs: dict[str, RunConfig], store: Path) -> list[str]:
