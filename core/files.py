@@ -75,15 +75,14 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def remove_leftovers(folder: Path, *, below: bool = False) -> None:
     """Remove what ``replacing`` has left in a folder, or also ``below`` it, when its process was killed.
 
-    Names that begin with a temporary one are a database's journals.
-
-    Nobody else may be writing there.
+    A database's journals are named after it (``-journal``, ``-wal``). Nobody else may be writing there.
     """
-    for path in list(Path(folder).glob("**/.*.tmp*" if below else ".*.tmp*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for name in (".*.tmp", ".*.tmp-*"):
+        for path in list(Path(folder).glob(f"**/{name}" if below else name)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
