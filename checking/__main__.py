@@ -83,7 +83,7 @@ def applied_as(folder: Path) -> str | None:
     found = json.loads((folder / "provenance.json").read_text())["checked"]
     if "layers" not in found:
         return None
-    text = f"The adapter changes {found['layers']:.0f} layers by {found['relative_change']:.2g} of their norm"
+    text = f"The adapter changes {found['layers']} layers by {found['relative_change']:.2g} of their norm"
     if not found["scale_known"]:
         text += "; its file says no scale, so it is applied at alpha = rank (--alpha gives another)"
     return text + "."

@@ -169,10 +169,10 @@ def _check_layers(file: Path, tensors: dict[str, torch.Tensor], model: PipelineM
     for name in tensors:
         layer, found, part = name.partition(".lora_")
         if not found or layer not in layers:
-            hint = "; it is named as kohya's trainers do, which the base model's loader does not read"
+            kohya = "; it is named as kohya's trainers do, which the base model's loader does not read"
             raise FormatError(
                 f"{file}: {name} belongs to no layer of {model.config.label}'s transformer"
-                + (hint if name.startswith("lora_unet") or name.startswith("lora_transformer") else "")
+                + kohya * name.startswith(("lora_unet", "lora_transformer"))
             )
         other = f"{layer}.lora_{'B' if part.startswith('A') else 'A'}.weight"
         if other not in tensors:
@@ -187,10 +187,7 @@ def _says_its_scale(file: Path, keys: list[str], metadata: dict[str, str]) -> bo
         return False
     try:
         stored = json.loads(metadata[SCALE_METADATA])
-        settings = {key.removeprefix(OURS): value for key, value in stored.items()}
-        if settings.get("use_dora"):
-            raise FormatError(f"{file}: its metadata says use_dora; valid: a LoRA")
-        float(settings["lora_alpha"]), int(settings["r"])
+        _check_settings(f"{file}, metadata", {key.removeprefix(OURS): value for key, value in stored.items()})
     except FormatError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -206,6 +203,15 @@ def _only_where_unsaid(file: Path, alpha: float | None, said: bool) -> None:
         raise FormatError(f"--alpha is {alpha:g}, but {file} says its own scale; valid: no --alpha")
 
 
+def _check_settings(where: str, settings: dict) -> None:
+    """PEFT's settings of a LoRA, in its file or in a header. Raises ``FormatError`` for what nothing applies,
+    KeyError, TypeError or ValueError where rank or scale is no number."""
+    unread = [key for key in UNREAD if settings.get(key) not in (None, False, "none", [], {})]
+    if unread:
+        raise FormatError(f"{where}: key {unread[0]!r} is {settings[unread[0]]!r}; valid: none")
+    float(settings["lora_alpha"]), int(settings["r"])
+
+
 def _peft_config(path: Path) -> dict:
     """Rank and scale, as PEFT wrote them beside its weights."""
     if not path.is_file():
@@ -214,10 +220,7 @@ def _peft_config(path: Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
         if config["peft_type"] != "LORA":
             raise FormatError(f"{path}: key 'peft_type' is {config['peft_type']!r}; valid: 'LORA'")
-        unread = [key for key in UNREAD if config.get(key) not in (None, False, "none", [], {})]
-        if unread:
-            raise FormatError(f"{path}: key {unread[0]!r} is {config[unread[0]]!r}; valid: none")
-        float(config["lora_alpha"]), int(config["r"])
+        _check_settings(str(path), config)
         kept = (
             "r",
             "lora_alpha",
@@ -235,18 +238,22 @@ def _peft_config(path: Path) -> dict:
 
 
 @torch.no_grad()
-def load(path: Path, folder: Path, model: PipelineModel, alpha: float | None = None) -> dict[str, float]:
+def load(
+    path: Path, folder: Path, model: PipelineModel, alpha: float | None = None
+) -> dict[str, float | bool]:
     """Convert and load as the policy.
 
     Returns ``relative_change``, the norm of its change of the weights over the weights' norm, ``layers``, how
-    many it changes, and ``scale_known``, 0 where neither the file nor ``alpha`` says the scale.
+    many it changes, and ``scale_known``, whether the file or ``alpha`` says the scale.
 
     Raises ``FormatError`` for an adapter of another model, and for one that has no effect: its scores would
     be the base model's.
     """
-    known = convert(path, folder, model, alpha)
     try:
+        known = convert(path, folder, model, alpha)
         model.load_lora(folder)
+    except FormatError:
+        raise
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as error:
         shown = " ".join(str(error).split())[:300]
         raise FormatError(f"{path} is no adapter of {model.config.label} ({shown})") from None
@@ -260,4 +267,4 @@ def load(path: Path, folder: Path, model: PipelineModel, alpha: float | None = N
         raise FormatError(f"{path} has no effect: its change of all {len(changed)} layers is zero")
     weights = sum(layer.base_layer.weight.double().square().sum() for layer in changed)
     change = (deltas / weights).sqrt().item()
-    return {"relative_change": change, "layers": len(changed), "scale_known": float(known)}
+    return {"relative_change": change, "layers": len(changed), "scale_known": known}

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,11 @@ class Check:
         """An ordinary run folder: tables take it as they take others."""
         return RESULTS / "runs" / self.run
 
+    @cached_property
+    def plain(self) -> RunConfig:
+        """The base row, which what was brought is judged beside."""
+        return resolve_run(self.base, self.task, "base", self.seed, {})
+
     @property
     def report(self) -> Path:
         return RESULTS / "checks" / self.run
@@ -95,8 +101,7 @@ class Check:
                 f"{', '.join(evaluation.suites)}; name the main config that has them, such as "
                 "--configfile config/paper.yaml"
             )
-        plain = resolve_run(self.base, self.task, "base", self.seed, {})
-        check_media({plain.run: plain}, {self.task: task}, evaluation)
+        check_media({self.run: self.plain}, {self.task: task}, evaluation)
         settings = run_evaluation(evaluation, task)
         if self.kind == "images":  # they were made for the prompts of one suite
             settings = settings.model_copy(update={"suites": {settings.own: settings.suites[settings.own]}})
@@ -104,11 +109,10 @@ class Check:
 
     def evaluate(self) -> tuple[Path, Path]:
         """Run folders of the base model and of what was brought, evaluated on the same prompts and noise."""
-        settings = self.settings()
-        plain = resolve_run(self.base, self.task, "base", self.seed, {})
+        settings, plain = self.settings(), self.plain
         if self.kind == "checkpoint":
             check_pipeline(self.path, base_models.get_class(plain.base_model.pipeline).pipeline_class)
-        config = self.config(plain)
+        config = self.config()
         self.prepare(config)
         base = self.report / "base"
         write_text(self.report / "evaluation.yaml", to_yaml(settings.model_dump(mode="json")))
@@ -122,20 +126,20 @@ class Check:
                 evaluate_run(folder, self.report / "evaluation.yaml", *outputs(folder), self.device)
         return base, self.folder
 
-    def config(self, plain: RunConfig) -> RunConfig:
+    def config(self) -> RunConfig:
         """The base row's settings under this name; its hash and weights are those of what was brought."""
         folder = self.path if self.path.is_dir() else self.path.parent
         brought = {
             f"checked/{os.path.relpath(file, folder)}": sha256(file)
             for file in files_of(self.path, self.kind)
         }
+        plain = self.plain
         model = plain.base_model
         if self.kind == "checkpoint":
             model = model.model_copy(update={"path": str(self.path), "revision": None})
         changes = {"run": self.run, "method": self.name, "base_model": model}
-        digest = hashlib.sha256(
-            json.dumps([plain.hash, brought, self.alpha], sort_keys=True).encode()
-        ).hexdigest()
+        identity = json.dumps([plain.hash, brought, self.alpha], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()
         return plain.model_copy(update={**changes, "weights": plain.weights | brought, "hash": digest})
 
     def prepare(self, config: RunConfig) -> None:

@@ -25,7 +25,6 @@ from core.tables import read_table
 from evaluation import images
 from runs.config_files import load_base_model
 from runs.main_config import check_main
-from runs.resolve import resolve_run
 from tests.repository_copy import copy_repository
 from workflow.plan import make_plan
 
@@ -61,10 +60,6 @@ def adapter(folder, model):
         parameter.data = 0.05 * torch.randn(parameter.shape, generator=rng)
     model.save_lora(folder / "mine", model.adapter_parameters())
     return folder / "mine"
-
-
-def plain_run():
-    return resolve_run("tiny-sd3", TASK, "base", 1, {})
 
 
 def check(*arguments: str, status: int = 0) -> None:
@@ -230,7 +225,7 @@ def test_what_is_no_adapter_is_one_error(folder, tmp_path, make, message, capsys
         (lambda w: {k.replace("lora_A", "lora_C"): v for k, v in w.items()}, "is no part of a LoRA"),
         (
             lambda w: {"lora_unet_x.lora_down.weight": w[KEY], "lora_unet_x.alpha": w[KEY].clone()},
-            "kohya|no layer",
+            "no layer of tiny SD3's transformer; it is named as kohya's trainers do",
         ),
     ],
 )
@@ -243,9 +238,8 @@ def test_what_would_be_dropped_is_refused(adapter, tmp_path, change, message, ca
 
 
 def test_a_scale_is_that_of_the_file_or_is_given_or_is_said_to_be_assumed(adapter, model, tmp_path, capsys):
-    saved = load_file(
-        adapter / ADAPTER_FILE
-    )  # alpha is twice the rank in its metadata, which a plain file lacks
+    # Alpha is twice the rank in its metadata, which a plain file lacks.
+    saved = load_file(adapter / ADAPTER_FILE)
     rank, alpha = model.config.lora.rank, model.config.lora.alpha
     save_file(saved, tmp_path / "plain.safetensors")
     loaded = {
@@ -261,26 +255,55 @@ def test_a_scale_is_that_of_the_file_or_is_given_or_is_said_to_be_assumed(adapte
     assert "alpha = rank" in report("plain")["applied"]
     check(adapter, "--alpha", "3", "--name", "twice", status=1)
     assert "says its own scale" in capsys.readouterr().err
-    save_file(
-        saved, tmp_path / "half.safetensors", metadata={"lora_adapter_metadata": '{"transformer.r": 8}'}
-    )
-    check(tmp_path / "half.safetensors", "--name", "half", status=1)
-    assert "gives no rank and scale" in capsys.readouterr().err
+    for settings, message in (
+        ('{"transformer.r": 8}', "gives no rank and scale"),
+        (
+            '{"transformer.r": 8, "transformer.use_dora": true}',
+            "metadata: key 'use_dora' is True; valid: none",
+        ),
+    ):
+        save_file(saved, tmp_path / "half.safetensors", metadata={"lora_adapter_metadata": settings})
+        check(tmp_path / "half.safetensors", "--name", "half", status=1)
+        assert message in capsys.readouterr().err
 
 
-def test_a_name_belongs_to_one_path_and_its_files_to_its_hash(adapter, folder, capsys):
+def test_a_name_belongs_to_one_path(adapter, folder, capsys):
     check(adapter, "--name", "mine")
     (folder / "copy").mkdir()
     half = {key: value / 2 for key, value in load_file(adapter / ADAPTER_FILE).items()}
     save_file(half, folder / "copy" / ADAPTER_FILE)
     check(folder / "copy", "--name", "mine", status=1)
     assert "is that of a check of" in capsys.readouterr().err
-    peft = folder / "peft"
-    before = Check(peft, "tiny-sd3", TASK, "peft", 1, 2, "cpu").config(plain_run()).hash
-    settings = peft / "adapter_config.json"
-    settings.write_text(settings.read_text().replace('"lora_alpha": 64', '"lora_alpha": 2'))
-    assert '"lora_alpha": 2' in settings.read_text()
-    assert Check(peft, "tiny-sd3", TASK, "peft", 1, 2, "cpu").config(plain_run()).hash != before
+
+
+def test_the_hash_is_of_all_that_a_check_depends_on(folder, tmp_path):
+    """Else a verdict would outlive what it was of."""
+    peft, pictures = tmp_path / "peft", tmp_path / "pictures"
+    peft.mkdir()
+    save_file({f"base_model.model.{ONE}.lora_A.weight": torch.ones(2, 2)}, peft / "adapter_model.safetensors")
+    (pictures / "below").mkdir(parents=True)
+    (pictures / "metadata.jsonl").write_text('{"file_name": "below/0.png", "text": "a red circle"}')
+    for path, file in ((peft, peft / "adapter_config.json"), (pictures, pictures / "below" / "0.png")):
+        hashes = set()
+        for content in ("one", "another"):
+            file.write_text(content)
+            hashes.add(Check(path, "tiny-sd3", TASK, "mine", 1, 2, "cpu").config().hash)
+        assert len(hashes) == 2, file
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["lora_unet_x.lora_down.weight", "lora_unet_x.alpha"],
+        ["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"],  # its other matrix is absent
+    ],
+)
+def test_what_the_loader_cannot_convert_is_one_error(folder, tmp_path, keys, capsys):
+    """FLUX's loader reads the names of several trainers, and fails in its own ways."""
+    save_file({key: torch.ones(2, 2) for key in keys}, tmp_path / ADAPTER_FILE)
+    check(tmp_path, "--base", "tiny-flux", "--name", "odd", status=1)
+    assert "is no adapter of tiny Flux (" in capsys.readouterr().err
+    assert not Path(f"results/runs/tiny-flux__{TASK}__odd__s1").exists()
 
 
 @pytest.mark.parametrize(
