@@ -1,6 +1,6 @@
 """What a prompt asks for, wording aside: two prompts with one composition are the same task.
 
-Kept are objects, their counts, their colours and their relations (GenEval's metadata, arXiv 2310.11513).
+Kept are objects, their counts, colours, motions and relations (GenEval's metadata, arXiv 2310.11513).
 Left out are the order in which they are named, the background, and what GenEval excludes: "one red circle"
 asks for what "a red circle" does, and "a circle left of a square" for what "a square right of a circle" does.
 """
@@ -20,8 +20,13 @@ def words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
+def _motion(item: dict) -> tuple:
+    """How an object of a clip moves; nothing of an image's."""
+    return tuple(sorted(item.get("motion", {}).items()))
+
+
 def _objects(include: list[dict]) -> Hashable:
-    names = [(item["class"], item.get("color")) for item in include]
+    names = [(item["class"], item.get("color"), *_motion(item)) for item in include]
     counts: Counter = Counter()
     relations: Counter = Counter()
     for name, item in zip(names, include, strict=True):

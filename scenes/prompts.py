@@ -57,7 +57,7 @@ TEST_PROMPTS_PER_COUNT = 4  # of 1-9 objects, as many compositions of the 21 of 
 TEST_PROMPTS_PER_UNSEEN_COUNT = 12
 
 
-def _finish(tag: str, text: str, include: list[dict], exclude: list[dict] | None = None) -> list[dict]:
+def finish(tag: str, text: str, include: list[dict], exclude: list[dict] | None = None) -> list[dict]:
     """One prompt per background, and one that leaves the background open."""
     base = {"tag": tag, "include": include, "exclude": exclude or []}
     variants = [{**base, "prompt": text}]
@@ -66,17 +66,18 @@ def _finish(tag: str, text: str, include: list[dict], exclude: list[dict] | None
     return variants
 
 
-def _item(shape: str, count: int = 1, **more) -> dict:
+def item(shape: str, count: int = 1, **more) -> dict:
+    """One entry of ``include``."""
     return {"class": shape, "count": count, **more}
 
 
 def single_object() -> list[dict]:
-    return [p for s in SHAPES for p in _finish("single_object", f"a {s}", [_item(s)])]
+    return [p for s in SHAPES for p in finish("single_object", f"a {s}", [item(s)])]
 
 
 def two_object() -> list[dict]:
     pairs = itertools.permutations(SHAPES, 2)
-    return [p for a, b in pairs for p in _finish("two_object", f"a {a} and a {b}", [_item(a), _item(b)])]
+    return [p for a, b in pairs for p in finish("two_object", f"a {a} and a {b}", [item(a), item(b)])]
 
 
 def counting(low: int = 1, high: int = MAX_TRAINED_COUNT) -> list[dict]:
@@ -84,21 +85,21 @@ def counting(low: int = 1, high: int = MAX_TRAINED_COUNT) -> list[dict]:
     for count, shape, color in itertools.product(range(low, high + 1), SHAPES, (None, *COLOURS)):
         noun = shape if count == 1 else plural(shape)
         text = " ".join(w for w in (NUMERALS[count], color, noun) if w)
-        item = _item(shape, count, **({"color": color} if color else {}))
-        prompts += _finish("counting", text, [item], [{"class": shape, "count": count + 1}])
+        counted = item(shape, count, **({"color": color} if color else {}))
+        prompts += finish("counting", text, [counted], [{"class": shape, "count": count + 1}])
     return prompts
 
 
 def colors() -> list[dict]:
     pairs = itertools.product(SHAPES, COLOURS)
-    return [p for s, c in pairs for p in _finish("colors", f"a {c} {s}", [_item(s, color=c)])]
+    return [p for s, c in pairs for p in finish("colors", f"a {c} {s}", [item(s, color=c)])]
 
 
 def position() -> list[dict]:
     prompts = []
     for (a, b), relation in itertools.product(itertools.permutations(SHAPES, 2), RELATIONS):
-        include = [_item(b), _item(a, position=[relation, 0])]
-        prompts += _finish("position", f"a {a} {relation} a {b}", include)
+        include = [item(b), item(a, position=[relation, 0])]
+        prompts += finish("position", f"a {a} {relation} a {b}", include)
     return prompts
 
 
@@ -107,8 +108,8 @@ def color_attr() -> list[dict]:
     for (a, b), (c, d) in itertools.product(
         itertools.permutations(SHAPES, 2), itertools.permutations(COLOURS, 2)
     ):
-        include = [_item(a, color=c), _item(b, color=d)]
-        prompts += _finish("color_attr", f"a {c} {a} and a {d} {b}", include)
+        include = [item(a, color=c), item(b, color=d)]
+        prompts += finish("color_attr", f"a {c} {a} and a {d} {b}", include)
     return prompts
 
 
@@ -117,7 +118,7 @@ def text() -> list[dict]:
     prompts = []
     for letter, digit, color in itertools.product(CODE_LETTERS, CODE_DIGITS, COLOURS):
         code = letter + digit
-        for prompt in _finish("text", f'a {color} sign "{code}"', []):
+        for prompt in finish("text", f'a {color} sign "{code}"', []):
             prompts.append({**prompt, "sign": {"text": code, "color": color}})
     return prompts
 
@@ -141,7 +142,7 @@ def _parts(wanted: Hashable) -> list:
     return parts
 
 
-def _test_prompts(prompts: list[dict], size: int, compositions: int, held_out: set) -> list[dict]:
+def test_prompts(prompts: list[dict], size: int, compositions: int, held_out: set) -> list[dict]:
     """``size`` of the prompts, spread evenly over ``compositions`` of them, which join ``held_out``.
 
     What another tag holds out comes first ("one red circle" is "a red circle"), then what is made of
@@ -180,10 +181,10 @@ def split() -> dict[str, list[dict]]:
             sets["counting_test"], size = [], TEST_PROMPTS_PER_COUNT
             for count in range(1, MAX_TRAINED_COUNT + 1):
                 counted = [p for p in prompts if p["include"][0]["count"] == count]
-                sets["counting_test"] += _test_prompts(counted, size, size, held_out)
+                sets["counting_test"] += test_prompts(counted, size, size, held_out)
             sets["geneval_test"] += rng.sample(sets["counting_test"], TEST_PROMPTS[tag])
         else:
-            sets["geneval_test"] += _test_prompts(prompts, TEST_PROMPTS[tag], HELD_OUT[tag], held_out)
+            sets["geneval_test"] += test_prompts(prompts, TEST_PROMPTS[tag], HELD_OUT[tag], held_out)
     for tag, prompts in pools.items():
         trained = [p for p in prompts if composition(p) not in held_out]
         sets["geneval_train"] += trained
@@ -192,7 +193,7 @@ def split() -> dict[str, list[dict]]:
     for count in range(MAX_TRAINED_COUNT + 1, MAX_TRAINED_COUNT + 3):
         unseen, size = counting(count, count), TEST_PROMPTS_PER_UNSEEN_COUNT
         rng.shuffle(unseen)
-        sets["counting_test"] += _test_prompts(unseen, size, size, held_out)
+        sets["counting_test"] += test_prompts(unseen, size, size, held_out)
 
     codes = [a + b for a, b in itertools.product(CODE_LETTERS, CODE_DIGITS)]
     rng.shuffle(codes)
@@ -205,9 +206,9 @@ def split() -> dict[str, list[dict]]:
     return sets
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, sets: dict[str, list[dict]]) -> None:
     """Write every set as ``<folder>/<name>.jsonl``, one prompt per line."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, prompts in split().items():
+    for name, prompts in sets.items():
         lines = "".join(json.dumps(p, sort_keys=True) + "\n" for p in prompts)
         (folder / f"{name}.jsonl").write_text(lines)

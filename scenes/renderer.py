@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scenes.vocabulary import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES
 
 _Y, _X = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE].astype(np.float32)
-_MARGIN = 1.0
+MARGIN = 1.0
 TEXT_SIZES = (15, 16, 17)
 INK = (0.06, 0.06, 0.06)
 
@@ -38,7 +38,8 @@ def _radius_range(total: int) -> tuple[float, float]:
     return (2.5, 3.1)
 
 
-def _apart(candidate, placed) -> bool:
+def apart(candidate, placed) -> bool:
+    """Whether a box (x, y, half its side) keeps clear of all those placed."""
     x, y, r = candidate
     return all(max(abs(x - px), abs(y - py)) >= r + pr + 1.6 for px, py, pr in placed)
 
@@ -59,13 +60,13 @@ def _place(total: int, relation: tuple[str, int, int] | None, rng: random.Random
         common = rng.uniform(low, high)
         for _ in range(400):
             r = min(high, max(low, common + rng.uniform(-0.3, 0.3)))
-            inside = r + _MARGIN
+            inside = r + MARGIN
             box = (
                 rng.uniform(inside, IMAGE_SIZE - 1 - inside),
                 rng.uniform(inside, IMAGE_SIZE - 1 - inside),
                 r,
             )
-            if _apart(box, placed):
+            if apart(box, placed):
                 placed.append(box)
                 if len(placed) == total:
                     break
@@ -75,7 +76,8 @@ def _place(total: int, relation: tuple[str, int, int] | None, rng: random.Random
             return placed
 
 
-def _background(prompt: dict, rng: random.Random) -> np.ndarray:
+def background(prompt: dict, rng: random.Random) -> np.ndarray:
+    """A softly lit wall of the prompt's tone, or of any where it names none, float (H, W, 3)."""
     name = prompt.get("background") or rng.choice(sorted(BACKGROUNDS))
     slope_x, slope_y = rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03)
     half = (IMAGE_SIZE - 1) / 2
@@ -83,8 +85,14 @@ def _background(prompt: dict, rng: random.Random) -> np.ndarray:
     return np.repeat(light[..., None], 3, axis=2)
 
 
-def _paint(image: np.ndarray, alpha: np.ndarray, color) -> np.ndarray:
+def paint(image: np.ndarray, alpha: np.ndarray, color) -> np.ndarray:
+    """``color`` over the image (H, W, 3) where ``alpha`` (H, W) covers it."""
     return image * (1 - alpha[..., None]) + alpha[..., None] * np.asarray(color, dtype=np.float32)
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Float (H, W, 3) in [0, 1] -> uint8."""
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _objects(prompt: dict) -> tuple[list[tuple[str, str | None]], tuple[str, int, int] | None]:
@@ -120,19 +128,19 @@ def _render_sign(image: np.ndarray, sign: dict, rng: random.Random) -> np.ndarra
     cx = IMAGE_SIZE / 2 - 0.5 + rng.uniform(-1.5, 1.5)
     cy = IMAGE_SIZE / 2 - 0.5 + rng.uniform(-3.0, 3.0)
     distance = np.maximum(np.abs(_X - cx) - half_w, np.abs(_Y - cy) - half_h)
-    image = _paint(image, np.clip(0.5 - distance, 0, 1), sign_colour(sign["color"]))
+    image = paint(image, np.clip(0.5 - distance, 0, 1), sign_colour(sign["color"]))
     top, left = round(cy - height / 2 + 0.5), round(cx - width / 2 + 0.5)
     top = min(max(top, 0), IMAGE_SIZE - height)
     left = min(max(left, 0), IMAGE_SIZE - width)
     alpha = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
     alpha[top : top + height, left : left + width] = ink
-    return _paint(image, alpha, INK)
+    return paint(image, alpha, INK)
 
 
 def render(prompt: dict, seed: int) -> np.ndarray:
     """Draw one prompt. Returns uint8 (H, W, 3); the same prompt and seed give the same pixels."""
     rng = random.Random(f"{prompt['prompt']}|{seed}")
-    image = _background(prompt, rng)
+    image = background(prompt, rng)
     if "sign" in prompt:
         image = _render_sign(image, prompt["sign"], rng)
     else:
@@ -143,8 +151,8 @@ def render(prompt: dict, seed: int) -> np.ndarray:
         for (shape, color), clause, (cx, cy, r) in zip(
             objects, clause_of, _place(len(objects), relation, rng), strict=True
         ):
-            image = _paint(image, shape_alpha(shape, cx, cy, r), COLOURS[color or free[clause]])
-    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+            image = paint(image, shape_alpha(shape, cx, cy, r), COLOURS[color or free[clause]])
+    return to_bytes(image)
 
 
 def render_many(prompts: list[dict], seed: int) -> np.ndarray:

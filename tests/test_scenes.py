@@ -11,13 +11,14 @@ import rewards
 from core.prompts import read
 from pretraining.pipelines.data import EVERYTHING, training_prompts
 from rewards.geneval import partial_score, score_images, strict_correct
+from scenes import motion_prompts
 from scenes import prompts as prompt_sets
 from scenes.composition import composition
 from scenes.gold import gold_reward
 from scenes.renderer import render, render_many
 from scenes.segmentation import Blob
 
-SETS = prompt_sets.split()
+SETS = {**prompt_sets.split(), **motion_prompts.split()}
 
 
 def some(name: str, n: int = 60) -> list[dict]:
@@ -94,7 +95,7 @@ def test_ocr_codes_of_the_test_set_were_never_trained():
 
 
 def test_shipped_prompt_files_are_those_of_the_code(tmp_path):
-    prompt_sets.write(tmp_path)
+    prompt_sets.write(tmp_path, SETS)
     for path in tmp_path.glob("*.jsonl"):
         with open(f"resources/prompts/{path.name}") as stream:
             assert stream.read() == path.read_text(), path.name

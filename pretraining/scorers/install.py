@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.files import replacing
 from rewards.weights import RESOURCES, write_checksums
-from scenes import prompts
+from scenes import motion_prompts, prompts
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     for source in sources:
         with replacing(RESOURCES / source.name) as temporary:
             shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".*"))  # Snakemake's marks
-    prompts.write(RESOURCES / "prompts")
+    prompts.write(RESOURCES / "prompts", {**prompts.split(), **motion_prompts.split()})
     print(write_checksums(RESOURCES))
 
 
