@@ -1,4 +1,4 @@
-"""How much a clip's frames resemble each other in a feature space: VBench's consistency (arXiv 2311.17982)."""
+"""How much a clip's frames resemble each other by their features: VBench, arXiv 2311.17982."""
 
 from __future__ import annotations
 
