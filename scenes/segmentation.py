@@ -73,9 +73,10 @@ def blobs(images: np.ndarray, min_area: int) -> list[list[Blob]]:
     hues = hue_index(images)
     found: list[list[Blob]] = [[] for _ in images]
     for index, color in enumerate(_COLOUR_NAMES):
-        labels, count = ndimage.label(hues == index, structure=_NEIGHBOURS)
-        if not count:
+        of_hue = hues == index
+        if not of_hue.any():
             continue
+        labels, count = ndimage.label(of_hue, structure=_NEIGHBOURS)
         areas = np.bincount(labels.ravel(), minlength=count + 1)
         for label, box in enumerate(ndimage.find_objects(labels), start=1):
             if areas[label] < min_area:
