@@ -24,7 +24,8 @@ class Reward(ABC):
     - ``name``: the name in configs and score tables.
     - ``role``: what it usually is: proxy, auxiliary, unseen, gold or artefact. A task may use it otherwise;
       the role in a score table is that of the task.
-    - ``medium``: what ``score`` judges. What judges images judges a clip by the mean over its frames.
+    - ``medium``: what ``score`` judges; None for either. What judges images judges a clip by the mean over
+      its frames.
     - ``image_size``: pixels a side that it judges alone; None for any.
     - ``scale``: range and unit of the score.
     - ``licence``: of the weights and of the code they come from.
@@ -38,7 +39,7 @@ class Reward(ABC):
 
     name: ClassVar[str]
     role: ClassVar[str] = "unseen"
-    medium: ClassVar[Medium] = "image"
+    medium: ClassVar[Medium | None] = "image"
     image_size: ClassVar[int | None] = None
     scale: ClassVar[str]
     licence: ClassVar[str]
@@ -53,7 +54,7 @@ class Reward(ABC):
         """Score media of the class's ``medium``.
 
         Args:
-            images: float (N, 3, H, W) in [0, 1]; where ``medium`` is "clip", (N, F, 3, H, W).
+            images: float in [0, 1]: images (N, 3, H, W) or clips (N, F, 3, H, W).
             prompts: N captions.
             metadata: N prompt dicts in GenEval's schema (see ``scenes.prompts``).
 
@@ -84,11 +85,11 @@ class Reward(ABC):
     @classmethod
     def can_judge(cls, medium: Medium) -> bool:
         """Whether it can be asked about what a base model makes."""
-        return cls.medium in ("image", medium)
+        return cls.medium in (None, "image", medium)
 
     def parts(self, media: torch.Tensor, prompts: list[str], metadata: list[dict]) -> dict[str, torch.Tensor]:
         """``components`` of media that it can judge; of a clip, over the frames to which they apply."""
-        if self.medium == medium_of(media):
+        if self.medium in (None, medium_of(media)):
             return self.components(media, prompts, metadata)
         found = self.components(*as_frames(media, prompts, metadata))
         return {name: by_clip(values, media).nanmean(1) for name, values in found.items()}
@@ -107,7 +108,7 @@ class Reward(ABC):
         if not self.can_judge(medium):
             raise RewardError(f"reward {self.name!r} judges clips and was given images")
         with torch.inference_mode():
-            if self.medium == medium:
+            if self.medium in (None, medium):
                 scores = self.scored(images, prompts, metadata)
             else:
                 scores = by_clip(self.scored(*as_frames(images, prompts, metadata)), images).mean(1)

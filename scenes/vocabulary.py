@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 IMAGE_SIZE = 32
 
 SHAPES = ("circle", "square", "triangle")
@@ -18,6 +20,13 @@ COLOURS = {
 
 # Backgrounds are achromatic: a value in [0, 1] for all three channels.
 BACKGROUNDS = {"white": 0.92, "grey": 0.58, "black": 0.14}
+
+MOTIONS = {  # kinds of motion -> their directions
+    "move": ("left", "right", "up", "down"),
+    "bounce": ("up and down", "from side to side"),
+    "still": (None,),
+}
+SPEEDS = ("slowly", "quickly")
 
 RELATIONS = ("left of", "right of", "above", "below")
 
@@ -55,9 +64,21 @@ def check_vocabulary(metadata: list[dict]) -> None:
         for item in [*prompt.get("include", []), *prompt.get("exclude", [])]:
             asked += [("class", item["class"], SHAPES), ("color", item.get("color"), COLOURS)]
             asked.append(("position", (item.get("position") or [None])[0], RELATIONS))
+            asked += _motion_asked(item["motion"]) if "motion" in item else []
         asked.append(("sign.color", (prompt.get("sign") or {}).get("color"), COLOURS))
         for key, value, valid in asked:
             if value is not None and value not in valid:
                 raise ValueError(
                     f"prompt {prompt['prompt']!r}: {key} {value!r} is none of {', '.join(valid)}"
                 )
+        if len({"motion" in item for item in prompt.get("include", [])}) > 1:
+            raise ValueError(f"prompt {prompt['prompt']!r}: some items have a motion and some have none")
+
+
+def _motion_asked(motion: dict) -> list[tuple[str, object, Iterable[str]]]:
+    """What an item's motion asks for: key, value, valid values."""
+    kind, direction = motion.get("kind"), motion.get("direction")
+    asked = [("motion.kind", str(kind), MOTIONS), ("motion.speed", motion.get("speed"), SPEEDS)]
+    if kind in MOTIONS and direction not in MOTIONS[kind]:
+        asked.append(("motion.direction", str(direction), [name or "no direction" for name in MOTIONS[kind]]))
+    return asked
