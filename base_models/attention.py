@@ -72,4 +72,41 @@ class ShortAttention:
         return image, None if attn.context_pre_only else attn.to_add_out(merged(of_text))
 
 
-__all__ = ["ShortAttention", "attention", "rms_norm"]
+class ShortCosmosAttention:
+    """A diffusers attention processor for Cosmos's self- and cross-attention."""
+
+    def __call__(
+        self,
+        attn: torch.nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Attention output (B, L, D) of the clip.
+
+        Args:
+            hidden_states: (B, L, D) of the clip.
+            encoder_hidden_states: (B, M, D') of the text; None where the clip attends to itself.
+            image_rotary_emb: cosine and sine (L, D / heads) of the clip's positions.
+        """
+        attended = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+
+        def per_head(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+        query = rms_norm(per_head(attn.to_q(hidden_states)), attn.norm_q)
+        key = rms_norm(per_head(attn.to_k(attended)), attn.norm_k)
+        if image_rotary_emb is not None:
+            query, key = (_rotated(x, *image_rotary_emb) for x in (query, key))
+        out = attention(query, key, per_head(attn.to_v(attended)))
+        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+
+
+def _rotated(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Rotary positions of (B, heads, L, D), a channel paired with that half of D further on."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine.to(x.dtype) + torch.cat([-second, first], dim=-1) * sine.to(x.dtype)
+
+
+__all__ = ["ShortAttention", "ShortCosmosAttention", "attention", "rms_norm"]

@@ -12,7 +12,7 @@ from types import MethodType
 import torch
 from torch.nn import functional as F
 
-from base_models.attention import ShortAttention
+from base_models.attention import ShortAttention, ShortCosmosAttention
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -75,7 +75,18 @@ def plain_copy(transformer: torch.nn.Module, dtype: torch.dtype, device: torch.d
             module.forward = MethodType(joint_block, module)
     if device.type == "cpu" and isinstance(transformer, AttentionMixin):
         plain.set_attn_processor(ShortAttention())
+    elif device.type == "cpu":
+        shorten_attention(plain)
     return plain.requires_grad_(False).eval().to(device, dtype)
+
+
+def shorten_attention(transformer: torch.nn.Module) -> None:
+    """Give a Cosmos transformer's layers ``ShortCosmosAttention``; others keep theirs."""
+    from diffusers.models.transformers.transformer_cosmos import CosmosAttnProcessor2_0
+
+    for module in transformer.modules():
+        if isinstance(getattr(module, "processor", None), CosmosAttnProcessor2_0):
+            module.set_processor(ShortCosmosAttention())
 
 
 def _contiguous(_, arguments: tuple) -> tuple:
@@ -163,4 +174,5 @@ __all__ = [
     "merged_weights",
     "plain_copy",
     "quicken_decoder",
+    "shorten_attention",
 ]

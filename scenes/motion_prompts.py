@@ -33,7 +33,7 @@ def _moves(tag: str, how: str, motion: dict, count: int = 1) -> list[dict]:
         if count > 1:
             subject, verb = f"{NUMERALS[count]} {color} {plural(shape)}", how.replace("moves", "move", 1)
         prompts += finish(tag, f"{subject} {verb}", [item(shape, count, color=color, motion=motion)])
-    return [{**p, "action": how} for p in prompts]
+    return prompts
 
 
 def direction() -> list[dict]:
@@ -71,10 +71,10 @@ TAGS = {build.__name__: build for build in (direction, speed, still, bounce, cou
 
 def from_first_frame(prompt: dict, seed: int) -> dict:
     """The same clip, its first frame given: the caption says only how it goes on."""
-    verb = prompt["action"]
-    count = prompt["include"][0]["count"]
-    text = f"it {verb}" if count == 1 else f"they {verb.replace('moves', 'move', 1)}"
-    return {**prompt, "prompt": text, "first_frame": seed}
+    (moving,) = prompt["include"]
+    pronoun, noun = ("it", moving["class"]) if moving["count"] == 1 else ("they", plural(moving["class"]))
+    action = prompt["prompt"].split(noun, 1)[1].removesuffix(f" on {prompt.get('background')}")
+    return {**prompt, "prompt": pronoun + action, "first_frame": seed}
 
 
 def split() -> dict[str, list[dict]]:
@@ -91,8 +91,4 @@ def split() -> dict[str, list[dict]]:
         first = 0 if name.endswith("train") else 1_000_000  # no test clip has a training clip's layout
         image = [from_first_frame(p, seed) for seed, p in enumerate(prompts, first)]
         sets[name.replace("motion", "motion_image")] = image
-    return {name: [_without_action(p) for p in prompts] for name, prompts in sets.items()}
-
-
-def _without_action(prompt: dict) -> dict:
-    return {key: value for key, value in prompt.items() if key != "action"}
+    return sets

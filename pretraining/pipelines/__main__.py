@@ -10,19 +10,17 @@ import argparse
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from core.command import threads
 from core.files import replacing
-from pretraining.pipelines import autoencoder, data, denoiser
+from pretraining.pipelines import denoiser
 from pretraining.pipelines.recipe import Recipe
+from pretraining.pipelines.tiny_cosmos import TinyCosmos
 from pretraining.pipelines.tiny_flux import TinyFlux
 from pretraining.pipelines.tiny_sd3 import TinySD3
-from scenes import prompts as prompt_sets
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (TinySD3, TinyFlux)}
-AUTOENCODER_STEPS = 2500
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (TinySD3, TinyFlux, TinyCosmos)}
 
 
 def main() -> None:
@@ -35,23 +33,22 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    recipe, vae = None, None
+    cls, recipe, vae = RECIPES[arguments.name], None, None
     if arguments.autoencoder:
-        vae = AutoencoderKL.from_pretrained(arguments.autoencoder).eval().requires_grad_(False)
-    for stage in RECIPES[arguments.name].stages:
+        vae = cls.autoencoder.opened(arguments.autoencoder)
+    for stage in cls.stages:
         count = max(64, round(stage.scenes * arguments.scale))
-        images, captions = data.scenes(count, stage.data_seed, stage.shares)
-        images = torch.from_numpy(images)
+        media, captions = cls.scenes(count, stage)
+        media = torch.from_numpy(media)
         if vae is None:
-            steps = max(2, round(AUTOENCODER_STEPS * arguments.scale))
-            vae = autoencoder.train(images, steps, batch=64, seed=0)
+            steps = max(2, round(cls.autoencoder_steps * arguments.scale))
+            vae = cls.autoencoder.train(media, steps, seed=0)
         if recipe is None:
-            error = autoencoder.reconstruction_error(vae, images[:512])
+            error = cls.autoencoder.reconstruction_error(vae, media[:512])
             print(f"autoencoder: mean absolute error {error:.4f}")
             torch.manual_seed(stage.seed)
-            known = [p["prompt"] for s in prompt_sets.split().values() for p in s]
-            recipe = RECIPES[arguments.name](known, vae)
-        latents = autoencoder.normalise(vae, autoencoder.encode(vae, images))
+            recipe = cls(cls.captions(), vae)
+        latents = cls.autoencoder.normalise(vae, cls.autoencoder.encode(vae, media))
         steps = max(2, round(stage.steps * arguments.scale))
         stop = stage.stop and max(1, round(stage.stop * arguments.scale))
         denoiser.train(recipe, latents, captions, steps, stage.seed, stage.learning_rate, stop)

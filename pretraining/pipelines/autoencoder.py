@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL
 from tqdm import trange
@@ -28,7 +30,12 @@ def to_model_range(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train(images: torch.Tensor, steps: int, batch: int, seed: int, lr: float = 2e-3) -> AutoencoderKL:
+def opened(folder: Path) -> AutoencoderKL:
+    """A trained one."""
+    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def train(images: torch.Tensor, steps: int, seed: int, batch: int = 64, lr: float = 2e-3) -> AutoencoderKL:
     """L1 + L2 reconstruction with a light KL; sets ``shift_factor`` and ``scaling_factor`` from the data."""
     torch.manual_seed(seed)
     model = AutoencoderKL(**CONFIG)

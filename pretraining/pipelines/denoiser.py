@@ -1,13 +1,12 @@
 """Flow-matching pre-training of a tiny transformer together with its text encoders.
 
 x_t = (1 - sigma) x0 + sigma eps, target v = eps - x0, sigma = sigmoid(N(0, 1)) as in SD3
-(arXiv 2403.03206, section 3.1, rf/lognorm(0, 1)).
+(arXiv 2403.03206, section 3.1, rf/lognorm(0, 1)) where a recipe names no other.
 """
 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 from tqdm import trange
 
 from pretraining.pipelines.recipe import Recipe
@@ -28,7 +27,7 @@ def train(
     """Train in place; the pipeline ends with the exponential moving average of the weights.
 
     Args:
-        latents: normalised (N, 8, 8, 8), one per caption.
+        latents: normalised (N, C, ...), one per caption.
         steps: of the learning rate's schedule.
         stop: leave the schedule after so many steps.
     """
@@ -47,9 +46,7 @@ def train(
         dropped = torch.rand(batch, 1) < CAPTION_DROPOUT
         tokens = tuple(torch.where(dropped, e, i[index]) for i, e in zip(ids, empty, strict=True))
         x0, noise = latents[index], torch.randn(batch, *latents.shape[1:])
-        sigma = torch.sigmoid(torch.randn(batch))
-        mixed = x0 + sigma[:, None, None, None] * (noise - x0)
-        loss = F.mse_loss(recipe.velocity(mixed, sigma, tokens), noise - x0)
+        loss = recipe.loss(x0, noise, recipe.sigma(batch), tokens)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

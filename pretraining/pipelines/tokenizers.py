@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import string
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTokenizer, T5Tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 
 def _words(captions: list[str]) -> list[str]:
@@ -43,7 +43,24 @@ def build_t5_tokenizer(captions: list[str], max_length: int) -> T5Tokenizer:
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=max_length)
 
 
-def token_ids(tokenizer: CLIPTokenizer | T5Tokenizer, captions: list[str]):
+USER_TURN = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content[0].text }}{% endif %}{% endfor %}"
+
+
+def build_word_tokenizer(captions: list[str], max_length: int) -> PreTrainedTokenizerFast:
+    """Whole words alone. Its chat template is the user's turn, of which a pipeline makes the caption."""
+    tokens = ["<pad>", "<unk>", *_words(captions)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", model_max_length=max_length
+    )
+    tokenizer.chat_template = USER_TURN
+    return tokenizer
+
+
+def token_ids(tokenizer: CLIPTokenizer | T5Tokenizer | PreTrainedTokenizerFast, captions: list[str]):
     """Padded token ids, long (N, L). Raises ``ValueError`` where a caption does not fit."""
     length = tokenizer.model_max_length
     ids = tokenizer(captions, padding="max_length", max_length=length, return_tensors="pt").input_ids
