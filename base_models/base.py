@@ -22,6 +22,7 @@ from core.media import Medium
 
 POLICY = "policy"
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+CONDITION = "condition"  # in embeddings: latents of the first frames that are given
 
 
 @dataclass
@@ -61,6 +62,7 @@ class BaseModel(ABC):
 
     name: ClassVar[str]
     medium: ClassVar[Medium] = "image"  # what it makes of a prompt
+    takes_first_frames: ClassVar[bool] = False  # whether a clip may be given its first ones: ``conditioned``
     transformer: torch.nn.Module  # with the adapters
     network: torch.nn.Module | MergedTransformer  # what ``predict`` runs
 
@@ -139,6 +141,15 @@ class BaseModel(ABC):
     def guided(self, conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
         """u + g (c - u) of two velocities."""
         return unconditional + self.config.guidance_scale * (conditional - unconditional)
+
+    def conditioned(self, embeddings: Embeddings, media: torch.Tensor) -> Embeddings:
+        """Prompts (n) with the first frames of their clips, (n, F', 3, H, W) in [0, 1]."""
+        raise ValueError(f"{self.config.label} cannot be given the first frame of a clip")
+
+    def held(self, latents: torch.Tensor, embeddings: Embeddings) -> torch.Tensor:
+        """Latents (n, ...) of data with the frames that ``embeddings`` give, so that a diffusion loss is 0
+        there, however a file has compressed them."""
+        return latents
 
     # --- shared ----------------------------------------------------------------------------------
 

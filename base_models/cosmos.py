@@ -16,10 +16,9 @@ from importlib.util import find_spec
 
 import torch
 
-from base_models.base import Embeddings
+from base_models.base import CONDITION, Embeddings
 from base_models.pipelines import PipelineModel
 
-CONDITION = "condition"  # in embeddings: latents (C, T', H, W) of the clip's first frames
 CONDITION_SIGMA = 1e-4  # upstream: diffusers, ``conditional_frame_timestep``
 HIGHEST_SIGMA = 1 - 1e-4  # above, a schedule means pure noise; its distance from 1 is a rounding
 
@@ -42,6 +41,7 @@ class Cosmos(PipelineModel):
 
     name = "cosmos"
     medium = "clip"
+    takes_first_frames = True
     pipeline_class = "Cosmos2_5_PredictBasePipeline"
 
     @classmethod
@@ -101,9 +101,14 @@ class Cosmos(PipelineModel):
         self.project = None
 
     def conditioned(self, embeddings: Embeddings, media: torch.Tensor) -> Embeddings:
-        """Prompts with the first frames of their clips, (n, F', 3, H, W) in [0, 1], F' = 1 or one more than a
-        multiple of the frames in a latent one."""
+        """F' is 1, or 1 more than a multiple of the frames in a latent one; adds latents (n, C, T', H, W)."""
         return Embeddings({**embeddings.tensors, CONDITION: self.encode(media).cpu()})
+
+    def held(self, latents, embeddings):
+        given = embeddings.tensors.get(CONDITION)
+        if given is None:
+            return latents
+        return torch.cat([given.to(latents), latents[:, :, given.shape[2] :]], dim=2)
 
     def unconditional(self, empty, embeddings):
         rows = super().unconditional(empty, embeddings)

@@ -2,19 +2,25 @@
 
 A prompt is a dict ``{"tag", "prompt", "include": [{"class", "count", "color"?, "position"?}], ...}``;
 ``scenes/prompts.py`` says what the keys mean.
+
+A set of image-to-video gives the first frame of every clip: ``first_frame`` is a picture's path, relative to
+the prompt file's folder, or the seed with which the embedded world draws the clip (``scenes.motion``).
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
 from core.settings import ConfigError, Settings, parse
 
 MOST_OBJECTS = 1000  # of one class in a prompt
+FIRST_FRAME = "first_frame"
+_Seed = Annotated[int, Field(ge=0, strict=True)]
+_Picture = Annotated[str, Field(min_length=1, strict=True)]
 Skill = Literal["object", "attribute", "count", "position", "verb"]  # GenEval 2, arXiv 2512.16853
 SKILLS: tuple[str, ...] = get_args(Skill)
 
@@ -57,6 +63,7 @@ class _Prompt(Settings):
     sign: _Sign = Field(default=None)  # where it stands it is one
     background: str = Field(default=None)
     questions: list[_Question] = Field(default=None, min_length=1)
+    first_frame: _Seed | _Picture = Field(default=None)
 
     @model_validator(mode="after")
     def _positions(self):
@@ -84,6 +91,8 @@ def read(path: Path) -> list[dict]:
         if not isinstance(prompt, dict):
             raise ConfigError(f"{where}: not a prompt with 'tag' and 'prompt'")
         parse(_Prompt, prompt, where)
+        if prompts and (FIRST_FRAME in prompt) != (FIRST_FRAME in prompts[0]):
+            raise ConfigError(f"{where}: key {FIRST_FRAME!r} stands in some lines; valid: in all, or in none")
         prompts.append(prompt)
     if not prompts:
         raise ConfigError(f"{path}: holds no prompt")

@@ -23,6 +23,7 @@ from base_models.base import ADAPTER_FILE, BaseModel, Embeddings
 from core.files import replacing, sha256, write_json
 from core.finite import check_finite
 from core.media import to_pixels
+from core.prompts import FIRST_FRAME
 from core.prompts import read as read_prompts
 from core.seeding import generator
 from evaluation import images, measures
@@ -32,19 +33,18 @@ from evaluation.scores import DIFFUSION_LOSS, KL
 from processes.sampling import decode, sample_ode
 from runs.configuration import RunConfig
 from training.data import encode_scenes
+from training.first_frames import embed, has_first_frames, identities
 from training.provenance import check_file
 
 SHEET_PROMPTS = 8
 
 
 def evaluation_noise(seed: int, suite: str, prompts: list[dict], per_prompt: int, shape) -> torch.Tensor:
-    """Initial noise (n * per_prompt, ...). It depends on seed, suite and prompt, never on the method, so that
-    methods are compared on the same noise."""
-    noises = [
-        torch.randn((per_prompt, *shape), generator=generator("evaluation", seed, suite, p["prompt"]))
-        for p in prompts
-    ]
-    return torch.cat(noises)
+    """Initial noise (n * per_prompt, ...). It depends on seed, suite and prompt, with its first frame if any,
+    never on the method, so that methods are compared on the same noise."""
+    names = [[p[key] for key in ("prompt", FIRST_FRAME) if key in p] for p in prompts]
+    rngs = [generator("evaluation", seed, suite, *name) for name in names]
+    return torch.cat([torch.randn((per_prompt, *shape), generator=rng) for rng in rngs])
 
 
 def adapters(folder: Path, config: RunConfig) -> dict[int, Path]:
@@ -73,7 +73,11 @@ class Sampler:
 
     @cached_property
     def prompts(self) -> dict[str, list[dict]]:
-        return {name: read_prompts(Path(suite.prompts)) for name, suite in self.settings.suites.items()}
+        return {name: read_prompts(self._file(name)) for name in self.settings.suites}
+
+    def _file(self, suite: str) -> Path:
+        """Of its prompts."""
+        return Path(self.settings.suites[suite].prompts)
 
     @cached_property
     def model(self) -> BaseModel:
@@ -82,7 +86,7 @@ class Sampler:
     @cached_property
     def _encoded(self) -> tuple[dict[str, Embeddings], Embeddings | None]:
         model = self.model
-        embeddings = {s: model.encode_prompts([p["prompt"] for p in ps]) for s, ps in self.prompts.items()}
+        embeddings = {name: embed(model, ps, self._file(name)) for name, ps in self.prompts.items()}
         empty = model.encode_prompts([model.unconditional_prompt]) if model.classifier_free_guidance else None
         model.release_text_encoders()
         return embeddings, empty
@@ -90,13 +94,15 @@ class Sampler:
     @cached_property
     def held_out(self) -> torch.Tensor:
         """Latents of scenes drawn for the prompts of the own suite."""
-        return encode_scenes(
-            self.model, self.prompts[self.settings.own], self.settings.batch, "held-out data"
-        )
+        own = self.settings.own
+        drawn = encode_scenes(self.model, self.prompts[own], self.settings.batch, "held-out data")
+        return self.model.held(drawn, self._encoded[0][own])
 
     def made_from(self, adapter: Path, suite: str, *more: Any) -> str:
         """Digest of all that decides what an adapter gives on a suite."""
-        parts = [sha256(adapter / ADAPTER_FILE), sha256(Path(self.settings.suites[suite].prompts)), suite]
+        file, prompts = self._file(suite), self.prompts[suite]
+        parts = [sha256(adapter / ADAPTER_FILE), sha256(file), suite]
+        parts += identities(file, prompts) if has_first_frames(prompts) else []
         parts += [self.config.base_model.model_dump(mode="json"), self.config.weights, self.settings.batch]
         return hashlib.sha256(json.dumps([*parts, *more], sort_keys=True).encode()).hexdigest()
 

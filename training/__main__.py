@@ -50,10 +50,11 @@ def _data(arguments) -> None:
             ranks=ranks,
         )
     elif ranks.main and task.real_data == "scenes":
-        data.save(arguments.out, data.real_latents(model, prompts, per_prompt, batch), prompts, per_prompt)
+        latents = data.real_latents(model, prompts, per_prompt, batch)
+        data.save(arguments.out, latents, prompts, per_prompt, model)
     elif ranks.main:
         latents = ImageFolder(Path(task.real_data)).latents(model, prompts.prompts, per_prompt, batch)
-        data.save(arguments.out, latents, prompts, per_prompt)
+        data.save(arguments.out, latents, prompts, per_prompt, model)
 
 
 def check_weights(recorded: dict[str, str]) -> None:

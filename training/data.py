@@ -19,12 +19,18 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from base_models.base import BaseModel
+from base_models.configuration import BaseModelConfig
 from core.files import read_tensors, replacing, sort_metadata, write_text
 from core.media import to_media
+from core.prompts import FIRST_FRAME
 from core.seeding import generator, seed_of
+from core.settings import ConfigError
 from core.tables import damaged
 from processes.sampling import noise, sample_ode
+from scenes.motion import FRAMES, render_clip
 from scenes.renderer import render
+from scenes.vocabulary import IMAGE_SIZE
+from training.first_frames import moves
 from training.prompts import PromptSet
 from training.ranks import Ranks
 
@@ -105,12 +111,36 @@ def save_in_parts(
 def encode_scenes(
     model: BaseModel, prompts: list[dict], batch: int, kind: str, per_prompt: int = 1
 ) -> torch.Tensor:
-    """Scenes drawn from the prompts, encoded: (prompts * per_prompt, ...). ``kind`` seeds what is drawn."""
+    """Scenes drawn from the prompts, encoded: (prompts * per_prompt, ...).
+
+    ``kind`` seeds what is drawn. A clip whose prompt has a first frame goes on from it: it is drawn with the
+    frame's seed, and so the same every time. Raises ``ValueError`` for what the embedded world does not draw.
+    """
+    draw = _clip if model.medium == "clip" else render
+    if model.medium == "clip":
+        check_drawn(prompts, model.config)
     parts, wanted = [], [(p, k) for p in prompts for k in range(per_prompt)]
     for start in tqdm(range(0, len(wanted), batch), desc="drawing data", unit="batch", mininterval=2):
-        scenes = [render(p, seed_of(kind, k)) for p, k in wanted[start : start + batch]]
+        scenes = [draw(p, seed_of(kind, k)) for p, k in wanted[start : start + batch]]
         parts.append(model.encode(to_media(np.stack(scenes)).to(model.device)))
     return torch.cat(parts)
+
+
+def _clip(prompt: dict, seed: int) -> np.ndarray:
+    return render_clip(prompt, prompt.get(FIRST_FRAME, seed))
+
+
+def check_drawn(prompts: list[dict], config: BaseModelConfig) -> None:
+    """Raise ``ConfigError`` where the embedded world draws no clips of the prompts that ``config`` makes."""
+    for prompt in prompts:
+        if not moves(prompt):
+            raise ConfigError(f"{prompt['prompt']!r}: no clip can be drawn, its objects have no 'motion'")
+        if isinstance(prompt.get(FIRST_FRAME), str):
+            raise ConfigError(f"{prompt['prompt']!r}: no clip can be drawn that goes on from a picture")
+    made = (config.clip.frames, config.image_size, config.clip.width)
+    if made != (drawn := (FRAMES, IMAGE_SIZE, IMAGE_SIZE)):
+        sizes = " x ".join(map(str, made)), " x ".join(map(str, drawn))
+        raise ConfigError(f"{config.label} makes clips of {sizes[0]}; those that can be drawn are {sizes[1]}")
 
 
 def real_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, batch: int) -> torch.Tensor:
@@ -118,10 +148,19 @@ def real_latents(model: BaseModel, prompts: PromptSet, per_prompt: int, batch: i
     return encode_scenes(model, prompts.prompts, batch, "real data", per_prompt)
 
 
-def save(path: Path, latents: torch.Tensor, prompts: PromptSet, per_prompt: int) -> None:
-    captions = [p["prompt"] for p in prompts.prompts]
+def save(
+    path: Path, latents: torch.Tensor, prompts: PromptSet, per_prompt: int, model: BaseModel | None = None
+) -> None:
+    """``model``: of real data, whose first frames become exactly those that prompts give."""
+    if model:
+        rows = torch.arange(len(prompts.prompts)).repeat_interleave(per_prompt)
+        latents = model.held(latents, prompts.embeddings[rows])
     latents = latents.cpu().contiguous()
-    metadata = {"captions": json.dumps(captions), "per_prompt": str(per_prompt), "sha256": _digest(latents)}
+    metadata = {
+        "captions": json.dumps(prompts.identities),
+        "per_prompt": str(per_prompt),
+        "sha256": _digest(latents),
+    }
     with replacing(path) as temporary:
         save_file({"latents": latents}, temporary, metadata)
         sort_metadata(temporary)
@@ -140,8 +179,7 @@ class DataSet:
                 metadata = stream.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from None
-        captions = [p["prompt"] for p in prompts.prompts]
-        if json.loads(metadata.get("captions", "null")) != captions:
+        if json.loads(metadata.get("captions", "null")) != prompts.identities:
             raise ValueError(f"{path} was made for other prompts; delete it and run again")
         self.per_prompt = int(metadata["per_prompt"])
         self.latents = read_tensors(path)["latents"]

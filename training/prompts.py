@@ -18,6 +18,7 @@ from tqdm import tqdm
 from base_models.base import BaseModel, Embeddings
 from core.prompts import read
 from core.seeding import seed_of
+from training.first_frames import embed, identities
 from training.ranks import Ranks
 
 
@@ -41,13 +42,14 @@ KEPT = "GOODHART_EMBEDDINGS"  # environment: a folder in which embeddings stay
 
 
 @contextmanager
-def _folder(model: BaseModel, texts: list[str], ranks: Ranks | None) -> Iterator[Path]:
-    """Where the embeddings lie while they are opened: gone after the block, or kept where ``KEPT`` says."""
+def _folder(model: BaseModel, prompts: list, ranks: Ranks | None) -> Iterator[Path]:
+    """Where the embeddings of ``prompts`` (their ``identities``) lie while they are opened: gone after the
+    block, or kept where ``KEPT`` says."""
     if not os.environ.get(KEPT) or model.config.revision is None:  # no commit: the weights may change
         with ranks.node_folder() if ranks else tempfile.TemporaryDirectory() as name:
             yield Path(name)
         return
-    identity = json.dumps([texts, model.config.model_dump(mode="json")], sort_keys=True)
+    identity = json.dumps([prompts, model.config.model_dump(mode="json")], sort_keys=True)
     folder = Path(os.environ[KEPT]) / hashlib.sha256(identity.encode()).hexdigest()[:32]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     yield folder
@@ -97,35 +99,35 @@ class PromptSet(PromptList):
         ranks: Ranks | None = None,
     ):
         super().__init__(read(path), tag_weights)
-        texts = [p["prompt"] for p in self.prompts]
+        self.path = Path(path)
+        self.identities = identities(self.path, self.prompts)
         first = ranks is None or ranks.first_of_node
-        with _folder(model, texts, ranks) as folder:
+        with _folder(model, self.identities, ranks) as folder:
             if first:
-                self.embeddings = self._rooms(folder, model, texts)
+                self.embeddings = self._rooms(folder, model)
             if ranks:
                 ranks.wait()
             if not first:
-                self.embeddings = self._rooms(folder, model, texts)
-            self._embed(model, texts, batch, *(ranks.on_node if ranks else (0, 1)))
+                self.embeddings = self._rooms(folder, model)
+            self._embed(model, batch, *(ranks.on_node if ranks else (0, 1)))
             if ranks:
                 ranks.wait()
         self.empty = (
             model.encode_prompts([model.unconditional_prompt]) if model.classifier_free_guidance else None
         )
 
-    def _embed(self, model: BaseModel, texts: list[str], batch: int, own: int, count: int) -> None:
+    def _embed(self, model: BaseModel, batch: int, own: int, count: int) -> None:
         """Every ``count``-th batch from ``own`` on; batches are the same for any number of ranks."""
-        starts = range(0, len(texts), batch)[own::count]
+        starts = range(0, len(self.prompts), batch)[own::count]
         *_, last = self.embeddings.tensors.values()
         for start in tqdm(starts, desc="embedding prompts", unit="batch", delay=5, disable=own != 0):
             rows = slice(start, start + batch)
             # Written last, and zero until then. A true zero there costs no more than to embed it again.
             if (last[rows].flatten(1)[:, -1] != 0).all():
                 continue
-            for name, values in model.encode_prompts(texts[rows]).tensors.items():
+            for name, values in embed(model, self.prompts[rows], self.path).tensors.items():
                 self.embeddings.tensors[name][rows] = values
 
-    @staticmethod
-    def _rooms(folder: Path, model: BaseModel, texts: list[str]) -> Embeddings:
-        example = model.encode_prompts(texts[:1]).tensors
-        return Embeddings({name: _room(folder / name, len(texts), like) for name, like in example.items()})
+    def _rooms(self, folder: Path, model: BaseModel) -> Embeddings:
+        example, count = embed(model, self.prompts[:1], self.path).tensors, len(self.prompts)
+        return Embeddings({name: _room(folder / name, count, like) for name, like in example.items()})
