@@ -16,6 +16,7 @@ import torch
 
 from rewards.published.hub import HubFiles
 from rewards.published.linear_head import LinearHead
+from tests import small_video_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP_TOKENIZER = ROOT / "resources" / "tiny-sd3" / "tokenizer"
@@ -198,18 +199,19 @@ def dinov3(folder: Path) -> None:
     DINOv3ViTModel(config).save_pretrained(folder)
 
 
-def qwen_tokenizer(folder: Path) -> dict[str, int]:
+def qwen_tokenizer(folder: Path, more: list[str] | None = None) -> dict[str, int]:
     """Byte pairs learnt from this repository's README; returns the ids of the special tokens."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import Qwen2Tokenizer
 
+    special = [*QWEN_TOKENS, *(more or [])]
     learnt = ByteLevelBPETokenizer()
-    learnt.train(str(ROOT / "README.md"), vocab_size=QWEN_VOCABULARY - 1 - len(QWEN_TOKENS))
+    learnt.train(str(ROOT / "README.md"), vocab_size=QWEN_VOCABULARY - 1 - len(special))
     model = json.loads(learnt.to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
-    tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, additional_special_tokens=QWEN_TOKENS)
+    tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, additional_special_tokens=special)
     tokenizer.save_pretrained(folder)
-    return {token: tokenizer.convert_tokens_to_ids(token) for token in ["<|endoftext|>", *QWEN_TOKENS]}
+    return {token: tokenizer.convert_tokens_to_ids(token) for token in ["<|endoftext|>", *special]}
 
 
 def qwen_sizes() -> tuple[dict, dict]:
@@ -323,11 +325,14 @@ BUILDERS: dict[str, Callable[[Path], object]] = {
     "Qwen/Qwen3-VL-8B-Instruct": qwen3_vl,
     "Qwen/Qwen2-VL-7B-Instruct": qwen_tokenizer,
     "MizzenAI/HPSv3": lambda folder: None,  # see fill_hps_v3
+    **small_video_checkpoints.BUILDERS,
 }
 
 
 def snapshot(cache: Path, repository: str, revision: str) -> Path:
     """Where the hub cache keeps a commit of a repository."""
+    if found := small_video_checkpoints.folder_of(cache, repository, revision):
+        return found
     return cache / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
 
 

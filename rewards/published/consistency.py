@@ -25,3 +25,17 @@ def consistency(features: torch.Tensor) -> torch.Tensor:
     before = (unit[:, 1:] * unit[:, :-1]).sum(-1)
     first = (unit[:, 1:] * unit[:, :1]).sum(-1)
     return ((before.clamp(0, 1) + first.clamp(0, 1)) / 2).mean(1)
+
+
+def frame_changes(clips: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of each frame and the one before it.
+
+    Args:
+        clips: float (N, F, 3, H, W) in [0, 1] of F >= 2 frames.
+
+    Returns:
+        (N, F - 1) in [0, 1]. Raises ``ValueError`` for fewer than two frames.
+    """
+    if clips.shape[1] < 2:
+        raise ValueError("a clip of one frame does not change: two frames or more are needed")
+    return clips.diff(dim=1).abs().flatten(2).mean(2)

@@ -25,7 +25,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class HubFiles:
     """Files of one repository of the hub.
 
-    - ``files``: names inside the repository, in its top folder. ``INDEX`` stands for the shards as well.
+    - ``files``: paths inside the repository. ``INDEX`` in its top folder stands for the shards as well.
     - ``revision``: the commit; None where it could not be verified, and ``config/weights.yaml`` must name it.
     - ``gated``: the licence must be accepted on the repository's page, and a token is needed.
     """
@@ -35,6 +35,25 @@ class HubFiles:
     licence: str
     revision: str | None
     gated: bool = False
+
+    @property
+    def page(self) -> str:
+        """Address of the repository."""
+        return f"https://huggingface.co/{self.repository}"
+
+    def place(self, name: str, revision: str) -> Path | None:
+        """Where a file of a commit lies on this machine; None where it does not."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.repository, name, revision=revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def download(self, revision: str) -> None:
+        """All files of a commit into the hub cache. Raises what huggingface_hub raises."""
+        from huggingface_hub import snapshot_download
+
+        shards = ["model-*.safetensors"] if INDEX in self.files else []
+        snapshot_download(self.repository, revision=revision, allow_patterns=[*self.files, *shards])
 
 
 def pins() -> dict[str, str]:
@@ -53,7 +72,7 @@ def pinned(source: HubFiles) -> str:
         raise WeightsError(
             f"no revision of {source.repository} is pinned; add the line "
             f"'{source.repository}: <commit>' to {PINS} (the commits are listed at "
-            f"https://huggingface.co/{source.repository}/commits/main)"
+            f"{source.page}/commits/main)"
         )
     return revision
 
@@ -70,24 +89,18 @@ def commits(plugins: Iterable[type]) -> dict[str, str]:
 
 def folder(source: HubFiles) -> Path:
     """The snapshot in the hub cache, complete. Raises ``WeightsError`` naming what is missing."""
-    from huggingface_hub import try_to_load_from_cache
-
-    def place(name: str) -> str | None:
-        found = try_to_load_from_cache(source.repository, name, revision=revision)
-        return found if isinstance(found, str) else None
-
     revision = pinned(source)
     names = list(source.files)
-    if INDEX in names and (index := place(INDEX)):
-        names += sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
-    missing = [name for name in names if place(name) is None]
+    if INDEX in names and (index := source.place(INDEX, revision)):
+        names += sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    missing = [name for name in names if source.place(name, revision) is None]
     if missing:
         accept = ", whose licence must be accepted" if source.gated else ""
         raise WeightsError(
             f"the hub cache lacks {', '.join(missing)} of {source.repository} at {revision} "
             f"({source.licence}{accept})"
         )
-    return Path(place(names[0])).parent
+    return source.place(names[0], revision).parents[len(Path(names[0]).parts) - 1]
 
 
 def file(source: HubFiles) -> Path:
@@ -113,23 +126,20 @@ def check(plugins: Iterable[type]) -> None:
 
 def fetch(plugin: type) -> None:
     """Download the hub files of a reward or encoder. Raises ``WeightsError`` naming it and what to do."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     for source in plugin.hub:
-        where = f"https://huggingface.co/{source.repository}"
         try:
-            shards = ["model-*.safetensors"] if INDEX in source.files else []
-            snapshot_download(
-                source.repository, revision=pinned(source), allow_patterns=[*source.files, *shards]
-            )
+            source.download(pinned(source))
             folder(source)
         except GatedRepoError:
             raise WeightsError(
-                f"reward {plugin.name!r}: {where} is gated; accept its licence ({source.licence}) there, "
-                "then log in with 'hf auth login' or set HF_TOKEN"
+                f"reward {plugin.name!r}: {source.page} is gated; accept its licence ({source.licence}) "
+                "there, then log in with 'hf auth login' or set HF_TOKEN"
             ) from None
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise WeightsError(f"reward {plugin.name!r}: {where} cannot be downloaded: {error}") from None
+            raise WeightsError(
+                f"reward {plugin.name!r}: {source.page} cannot be downloaded: {error}"
+            ) from None
         except WeightsError as error:
             raise WeightsError(f"reward {plugin.name!r}: {error}") from None

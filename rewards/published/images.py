@@ -1,7 +1,8 @@
 """From tensors to model inputs, with one backend: Pillow's resize and float32 normalisation.
 
 Pillow and torchvision resize differently, by enough to move a score's third digit; every reward with
-published weights prepares its images here.
+published weights prepares its images here. VBench's metrics alone resize as torchvision does without a
+low-pass filter (``aliased``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,6 +50,29 @@ def crop_to(
 def crop_to_bilinear(image: Image.Image, size: int) -> Image.Image:
     """``crop_to`` as torchvision's resize does it where nobody names an interpolation."""
     return crop_to(image, size, Image.Resampling.BILINEAR)
+
+
+def aliased(image: Image.Image, width: int, height: int, mode: str) -> Image.Image:
+    """Resize without the low-pass filter that Pillow applies: torchvision's ``antialias=False``, to the bit.
+
+    VBench resizes so. ``mode`` is "bilinear" or "bicubic".
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(pixels, (height, width), mode=mode, align_corners=False)
+    return Image.fromarray(resized[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+
+def crop_to_aliased(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to ``size`` by ``aliased``, bicubic, then the central square."""
+    resized = shorter_to_aliased(image, size, "bicubic")
+    left, top = (round((side - size) / 2) for side in resized.size)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def shorter_to_aliased(image: Image.Image, size: int, mode: str = "bilinear") -> Image.Image:
+    """Shorter side to ``size`` by ``aliased``; nothing is cut off."""
+    width, height = (int(size * side / min(image.size)) for side in image.size)
+    return aliased(image, width, height, mode)
 
 
 def pad_to(image: Image.Image, size: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Inputs of Qwen2-VL, 2.5 and 3 without transformers' processors, which differ between its versions."""
+"""Images and clips for Qwen2-VL, 2.5 and 3 without transformers' processors, which differ by version."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rewards.published.images import CLIP_MEAN, CLIP_STD, device, normalised
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MERGED, FRAMES = 2, 2  # patches per side of a token, frames of a still image
-IMAGE_TOKEN = "<|image_pad|>"
-_TURN = "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
+MERGED, FRAMES = 2, 2  # patches per side of a token, frames of a patch; a still image counts as two
+IMAGE_TOKEN, CLIP_TOKEN = "<|image_pad|>", "<|video_pad|>"
+_TURN = "<|im_start|>user\n<|vision_start|>{seen}<|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ QWEN3 = Version(16, (0.5,) * 3, (0.5,) * 3, "")
 
 @dataclass
 class VisionBatch:
-    """Tokens (N, L), mask, flat patches of all images (P, values), grid (N, 3) of frames, rows, columns."""
+    """Tokens (N, L), mask, flat patches of all images or clips (P, values), and the grid (N, 3): frames in
+    ``FRAMES``, rows, columns."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -86,13 +87,26 @@ def fitted_size(width: int, height: int, least: int, most: int, token: int = QWE
     return sides[0], sides[1]
 
 
+def clip_patches(
+    frames: list[Image.Image], version: Version = QWEN2
+) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    """Flat patches (T * rows * columns, values) of frames of one size, and (T, rows, columns).
+
+    ``FRAMES`` consecutive frames make a patch, the four patches of a token stand in a row. The last frame
+    is repeated where frames are missing.
+    """
+    pixels, side = normalised(frames, version.mean, version.std), version.patch
+    pixels = torch.cat([pixels, *[pixels[-1:]] * (-len(pixels) % FRAMES)])
+    times, rows, columns = len(pixels) // FRAMES, pixels.shape[2] // side, pixels.shape[3] // side
+    grid = pixels.reshape(times, FRAMES, 3, rows // MERGED, MERGED, side, columns // MERGED, MERGED, side)
+    grid = grid.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return grid.reshape(times * rows * columns, -1), (times, rows, columns)
+
+
 def patches(image: Image.Image, version: Version = QWEN2) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Flat patches (rows * columns, values), the four of a token in a row, and (rows, columns)."""
-    pixels, side = normalised([image], version.mean, version.std)[0], version.patch
-    rows, columns = pixels.shape[1] // side, pixels.shape[2] // side
-    grid = pixels.reshape(3, rows // MERGED, MERGED, side, columns // MERGED, MERGED, side)
-    grid = grid.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5)
-    return grid.expand(*grid.shape[:5], FRAMES, side, side).reshape(rows * columns, -1), (rows, columns)
+    """Flat patches (rows * columns, values) of a still image, and (rows, columns)."""
+    flat, (_, rows, columns) = clip_patches([image], version)
+    return flat, (rows, columns)
 
 
 def batch(
@@ -105,14 +119,42 @@ def batch(
     version: Version = QWEN2,
 ) -> VisionBatch:
     """One chat turn per picture: the picture, then the text."""
+    stills = [[picture] for picture in pictures]
+    return _batch(tokenizer, stills, IMAGE_TOKEN, texts, least, most, padding_side, version)
+
+
+def clip_batch(
+    tokenizer: PreTrainedTokenizerBase,
+    clips: list[list[Image.Image]],
+    texts: list[str],
+    least: int,
+    most: int,
+    padding_side: str,
+    version: Version = QWEN2,
+) -> VisionBatch:
+    """One chat turn per clip: its frames, of ``least`` to ``most`` pixels each, then the text."""
+    return _batch(tokenizer, clips, CLIP_TOKEN, texts, least, most, padding_side, version)
+
+
+def _batch(
+    tokenizer: PreTrainedTokenizerBase,
+    clips: list[list[Image.Image]],
+    token: str,
+    texts: list[str],
+    least: int,
+    most: int,
+    padding_side: str,
+    version: Version,
+) -> VisionBatch:
     flat, grids, chats = [], [], []
-    for picture, text in zip(pictures, texts, strict=True):
-        size = fitted_size(*picture.size, least, most, version.side)
-        values, (rows, columns) = patches(picture.resize(size, Image.Resampling.BICUBIC), version)
+    for frames, text in zip(clips, texts, strict=True):
+        size = fitted_size(*frames[0].size, least, most, version.side)
+        resized = [frame.resize(size, Image.Resampling.BICUBIC) for frame in frames]
+        values, grid = clip_patches(resized, version)
         flat.append(values)
-        grids.append([1, rows, columns])
-        image = IMAGE_TOKEN * (rows * columns // MERGED**2)
-        chats.append(version.system + _TURN.format(image=image, text=text))
+        grids.append(grid)
+        seen = token * (math.prod(grid) // MERGED**2)
+        chats.append(version.system + _TURN.format(seen=seen, text=text))
     tokenizer.padding_side = padding_side
     tokens = tokenizer(chats, padding=True, return_tensors="pt")
     return VisionBatch(tokens.input_ids, tokens.attention_mask, torch.cat(flat), torch.tensor(grids))
