@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from core.media import as_frames
 from core.prompts import count_objects
 from rewards.base import Reward
 from rewards.motion_rules import along, check_motion, coloured_centres, motion_of, path_length, to_arrays
@@ -58,14 +57,15 @@ class Motion(Reward):
     licence = "Apache-2.0 (this repository)"
 
     def components(self, images, prompts, metadata):
-        tracks = coloured_centres(to_arrays(images))
-        moved = [movement(track, motion_of(p)) for track, p in zip(tracks, metadata, strict=True)]
-        frames, wanted = as_frames(images, [count_objects(prompt) for prompt in metadata])
-        found = blobs(frames.permute(0, 2, 3, 1).cpu().numpy(), MIN_AREA)
-        right = torch.tensor([len(seen) == count for seen, count in zip(found, wanted, strict=True)])
+        clips = to_arrays(images)
+        tracks = zip(coloured_centres(clips), metadata, strict=True)
+        right = [
+            [len(found) == count_objects(prompt) for found in blobs(clip, MIN_AREA)]
+            for clip, prompt in zip(clips, metadata, strict=True)
+        ]
         return {
-            "movement": torch.tensor(moved, dtype=torch.float32),
-            "count": right.view(len(images), -1).float().mean(1),
+            "movement": torch.tensor([movement(track, motion_of(p)) for track, p in tracks]),
+            "count": torch.tensor(right).float().mean(1),
         }
 
     def score(self, images, prompts, metadata):

@@ -1,4 +1,4 @@
-"""Encoders for diversity, one plug-in per file. No reward uses them."""
+"""Encoders for diversity, one plug-in per file. One reward reads one: ``rewards/consistency.py``."""
 
 from __future__ import annotations
 
