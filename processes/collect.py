@@ -119,7 +119,7 @@ class ImageProcess(Process):
 
     def draw_steps(self, count: int, rng: torch.Generator) -> torch.Tensor:
         """A random subset of the trainable steps, in their order."""
-        steps = torch.tensor(self.trainable)
+        steps = torch.tensor(self.trainable[:: self.settings.trained_stride or 1])
         return steps[torch.randperm(len(steps), generator=rng)[:count]].sort().values
 
 

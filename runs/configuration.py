@@ -24,6 +24,12 @@ class TrainingConfig(Settings):
     group_size: int = Field(ge=1, le=MOST, description="images per prompt and iteration")
     gradient_steps: int = Field(ge=1, le=MOST, description="optimiser steps per iteration")
     trained_steps: int = Field(ge=1, description="denoising steps per image that enter the loss")
+    trained_stride: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="of every so many stochastic steps the first may enter the loss; null: any may",
+    )
     optimised_reward: Literal["proxy", "shuffled", "gold"] = Field(
         "proxy",
         description="what the method is given as the reward; shuffled: the proxy, permuted within each "

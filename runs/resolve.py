@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import methods
 import processes
@@ -113,16 +114,20 @@ def resolve_run(
             f"{where}: keys 'sde_first' + 'sde_steps' are {training.sde_first + training.sde_steps}; "
             f"{base} takes {base_config.rollout_steps} denoising steps, of which the last stays deterministic"
         )
-    if training.trained_steps > training.sde_steps:
+    trainable = len(range(0, training.sde_steps, training.trained_stride or 1))
+    if training.trained_steps > trainable:
+        stride = f" with a 'trained_stride' of {training.trained_stride}" if training.trained_stride else ""
         raise ConfigError(
             f"{where}: key 'trained_steps' is {training.trained_steps}, "
-            f"but 'sde_steps' is {training.sde_steps}"
+            f"but 'sde_steps' is {training.sde_steps}{stride}"
         )
     if training.forward_steps and training.forward_steps > base_config.rollout_steps:
         raise ConfigError(
             f"{where}: key 'forward_steps' is {training.forward_steps}, "
             f"but {base} takes {base_config.rollout_steps} denoising steps"
         )
+    if not prompt_sets.is_pending(task_config.prompts) and not Path(task_config.prompts).exists():
+        raise ConfigError(f"config/tasks/{task}.yaml: prompts: {task_config.prompts} does not exist")
     known = prompt_sets.size(task_config.prompts)
     if training.iterations and known is not None and training.prompts_per_iteration > known:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -146,6 +147,26 @@ def test_the_first_noise_is_finite_on_sigmas_just_below_1(model):
         assert torch.isfinite(step.std).all() and step.std.max() < 15 and step.noise_std.max() < 2
     near = flow_sde_step(x, x, 1 - 1e-6, sigmas[1], sigma_second=sigmas[1], noise_level=0.7)
     assert near.std.max() > 600  # what the cap spares us
+
+
+def test_the_released_step_of_ddrl_is_the_churned_euler_step_of_edm():
+    """cosmos-rl steps from the churned sigma to the next one and then churns again, in EDM's coordinates."""
+    eta, before, after = 1 / 21, 80.0, 60.0
+    rng = torch.Generator().manual_seed(0)
+    x0, drawn, noise = torch.randn(3, 2, 5, generator=rng, dtype=torch.float64)
+    churned, next_churned = before * (1 + eta), after * (1 + eta)
+    x = churned * drawn
+    mean = x0 + after / churned * (x - x0)
+    x_next = mean + after * (eta**2 + 2 * eta) ** 0.5 * noise
+
+    sigma, sigma_next = (torch.tensor(s / (1 + s), dtype=torch.float64) for s in (churned, next_churned))
+    flow = x / (1 + churned)
+    level = 2 / math.pi * math.acos(1 / (1 + eta))
+    assert level == pytest.approx(load_task("paper_video").training["noise_level"], abs=1e-4)
+    step = STEPS["edm_churn"]((flow - x0) / sigma, flow, sigma, sigma_next, noise_level=level, noise=noise)
+    assert torch.allclose(step.mean * (1 + next_churned), mean, atol=1e-9)
+    assert torch.allclose(step.x_next * (1 + next_churned), x_next, atol=1e-9)
+    assert torch.allclose(step.log_prob, -(x_next - mean).square().mean(1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 0.99])

@@ -154,10 +154,8 @@ def weight_summary(plan: Plan, jobs: Jobs) -> list[str]:
                 todo.setdefault(f"rewards and encoders {state}", []).append(plugin.name)
                 break
     gated = [source.repository for plugin in plugins(plan, jobs) for source in plugin.hub if source.gated]
-    todo["licences to accept"] = [
-        *(base.licence for base in bases.values() if is_hub_id(base.path)),
-        *dict.fromkeys(gated),
-    ]
+    own = [base.licence for base in bases.values() if is_hub_id(base.path)]
+    todo["licences to accept"] = list(dict.fromkeys([*own, *gated]))
     return [line for title, names in todo.items() for line in _wrapped(title, names)]
 
 
