@@ -7,9 +7,17 @@ from pathlib import Path
 
 import torch
 
+from rewards.frame_difference import FrameDifference
 from rewards.published.github import SITE
 from rewards.published.github import snapshot as github_snapshot
 from rewards.published.video_align import TOKENS
+
+
+class IsolatedDifference(FrameDifference):
+    """A rule for clips behind the scoring service."""
+
+    environment = "test"
+
 
 WIDTH, RANK = 32, 4
 TARGETS = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")

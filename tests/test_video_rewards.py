@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import sys
 import urllib.request
 
 import numpy as np
@@ -19,11 +20,11 @@ from rewards.published import hub, images, qwen_vl, video_align
 from rewards.published.consistency import consistency
 from rewards.published.github import GitHubFiles
 from rewards.published.video_align import VideoAlignModel, merged, sampled_frames
-from rewards.service import wire
+from rewards.service import client, wire
 from rewards.videoalign import NORMALISED
 from rewards.weights import WeightsError
 from tests.small_checkpoints import fill_cache
-from tests.small_video_checkpoints import TEMPLATE, video_align_state
+from tests.small_video_checkpoints import TEMPLATE, IsolatedDifference, video_align_state
 
 VIDEO_ALIGN = ("videoalign", "videoalign_vq", "videoalign_mq", "videoalign_ta")
 CONSISTENCIES = (
@@ -374,3 +375,13 @@ def test_clips_travel_to_the_scoring_service_as_they_are(clips):
     assert torch.equal(came, clips) and prompts == CAPTIONS and found == metadata
     with pytest.raises(wire.WireError, match=r"uint8 \(N, 3, H, W\) or \(N, F, 3, H, W\), got.*9, 36, 48"):
         wire.unpack(wire.pack(clips[:, :, 0], CAPTIONS, metadata))
+
+
+def test_the_scoring_service_judges_clips(clips, monkeypatch):
+    monkeypatch.setattr(client, "interpreter", lambda name: sys.executable)
+    isolated = client.IsolatedReward(IsolatedDifference)
+    try:
+        scores = isolated(clips, CAPTIONS, EMPTY)  # 16 frames a request: one clip at a time
+    finally:
+        isolated.close()
+    assert torch.allclose(scores, rewards.get("frame_difference")(clips, CAPTIONS, EMPTY), atol=1e-6)

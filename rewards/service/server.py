@@ -32,7 +32,7 @@ from rewards.base import Reward
 from rewards.service import wire
 
 SHORTEST = 32  # characters of a token
-LARGEST = 1 << 26  # bytes of a request; the client's 16 images of 1024 px take 50 MB
+LARGEST = 1 << 28  # bytes of a request; a clip of 93 frames of 704 x 1280 takes 251 MB
 SILENCE = 30  # seconds that a client may say nothing
 TRANSFER = 120  # seconds in which a request must have come
 CONNECTIONS = 16  # at a time
