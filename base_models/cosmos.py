@@ -71,6 +71,13 @@ class Cosmos(PipelineModel):
         return super().opened(**components, safety_checker=Unchecked())
 
     def prepared_vae(self):
+        # Convolutions are twice as fast so on a processor. ``to(memory_format=...)`` refuses a module whose
+        # weights are of different rank, as this one's of images and of clips are.
+        for module in self.pipeline.vae.modules():
+            if isinstance(module, torch.nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)
+            elif isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
         return self.pipeline.vae
 
     @property
