@@ -94,7 +94,7 @@ def text_encoder(tokenizer) -> Qwen2_5_VLForConditionalGeneration:
 
 class TinyCosmos(Recipe):
     name = "tiny-cosmos"
-    stages = (Stage(CLIP_SHARES, scenes=30_000, data_seed=201, steps=8000, learning_rate=1e-3, seed=20),)
+    stages = (Stage(CLIP_SHARES, scenes=30_000, data_seed=201, steps=6000, learning_rate=1e-3, seed=20),)
     batch = 64
     half_precision_files = True
     autoencoder = clip_autoencoder
