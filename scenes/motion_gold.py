@@ -34,10 +34,11 @@ from scenes.vocabulary import IMAGE_SIZE
 # Overlap with the ideal outline that nine of ten drawn clips reach, ours.
 DRAWN = {"circle": 0.85, "square": 0.955, "triangle": 0.80}
 SIDES = 0.75  # shorter side of a box over the longer one from which it counts as square; drawn: 0.8 and more
-PATH_TOLERANCE = 1.0  # pixels off the fitted track at which motion is 1/e
+PATH_TOLERANCE = 1.0  # pixels off the fitted track, beyond those that are free, at which motion is 1/e
+FREE = 0.25  # pixels off that cost nothing: what an autoencoder of this world does to a drawn clip
 # What changes and the change at which coherence is 1/e. Ours: drawn clips lose a few hundredths by them.
 COLOUR_TOLERANCE = 0.4  # RGB distance, root mean square over frames
-AREA_TOLERANCE = 0.3  # standard deviation over frames, of the mean
+AREA_TOLERANCE = 0.6  # standard deviation over frames, of the mean; decoded clips, once encoded, have 0.05
 BACKGROUND_TOLERANCE = 0.04  # standard deviation over frames of the mean tone: ten grey levels
 CHANGE_TOLERANCE = 0.08  # mean absolute change of a background pixel by frame; `frames` sees noise too
 RESIDUAL_TOLERANCE = 0.35  # the same of an object's pixel, once shifted
@@ -105,7 +106,7 @@ def motion_factor(track: np.ndarray, motion: dict) -> float:
     """How well an object moves as a caption says, in [0, 1]; ``track`` (F, 2) in pixels."""
     if motion["kind"] == "still":
         strays = np.linalg.norm(track[:, None] - track[None], axis=-1).max()
-        return float(np.exp(-strays / PATH_TOLERANCE))
+        return _near(strays)
     times, bounces = np.linspace(0, 1, len(track)), motion["kind"] == "bounce"
     profile = np.sin(np.pi * times) if bounces else times
     wanted = np.array((BOUNCES if bounces else DIRECTIONS)[motion["direction"]], dtype=float)
@@ -117,7 +118,12 @@ def motion_factor(track: np.ndarray, motion: dict) -> float:
     if travel <= 0:
         return 0.0
     nearest = float(np.clip(travel, *travels(motion)))
-    return float(np.exp(-np.sqrt((off**2).mean()) / PATH_TOLERANCE)) * min(travel / nearest, nearest / travel)
+    return _near(np.sqrt((off**2).mean())) * min(travel / nearest, nearest / travel)
+
+
+def _near(pixels: float) -> float:
+    """How well a track is kept that it leaves by so much, in [0, 1]."""
+    return math.exp(-max(pixels - FREE, 0.0) / PATH_TOLERANCE)
 
 
 def _patches(clip: np.ndarray, tracks: Tracks) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 import rewards
 from core.media import to_media
 from scenes.motion import BOUNCES, DIRECTIONS, FRAMES, TIMES, TRAVEL, render_clip
-from scenes.motion_gold import motion_factor, motion_factors, motion_gold
+from scenes.motion_gold import FREE, motion_factor, motion_factors, motion_gold
 from scenes.motion_prompts import split
 from scenes.prompts import split as image_prompts
 from scenes.renderer import paint, render_many, shape_alpha
@@ -160,7 +160,7 @@ def test_motion_measures_the_travel_that_the_caption_means():
 
 def test_the_distance_from_the_path_is_in_pixels():
     off = line() + np.where(EVERY_OTHER[:, None], 0, 1) * [[0, 1.0]]  # half of the frames, one pixel down
-    assert motion_factor(off, RIGHT) == pytest.approx(math.exp(-math.sqrt(5 / 9 * 4 / 9)), abs=1e-6)
+    assert motion_factor(off, RIGHT) == pytest.approx(math.exp(FREE - math.sqrt(5 / 9 * 4 / 9)), abs=1e-6)
     strays = np.zeros((FRAMES, 2)) + (15, 15)
     strays[4] += (0.6, 0.8)
     assert motion_factor(strays, STILL) == pytest.approx(math.exp(-1))
