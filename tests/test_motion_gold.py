@@ -163,7 +163,7 @@ def test_the_distance_from_the_path_is_in_pixels():
     assert motion_factor(off, RIGHT) == pytest.approx(math.exp(FREE - math.sqrt(5 / 9 * 4 / 9)), abs=1e-6)
     strays = np.zeros((FRAMES, 2)) + (15, 15)
     strays[4] += (0.6, 0.8)
-    assert motion_factor(strays, STILL) == pytest.approx(math.exp(-1))
+    assert motion_factor(strays, STILL) == pytest.approx(math.exp(FREE - 1))
 
 
 def test_a_bounce_may_begin_to_either_end_but_must_keep_its_axis_and_come_back():

@@ -178,8 +178,7 @@ def weight_lines(plan: Plan, jobs: Jobs) -> list[str]:
     for source, names in users.items():
         gate = ", to be accepted there" if source.gated else ""
         lines.append(
-            f"{', '.join(names)}: {source.page}, "
-            f"licence {source.licence}{gate}, {_state(source, names[0])}"
+            f"{', '.join(names)}: {source.page}, licence {source.licence}{gate}, {_state(source, names[0])}"
         )
     return lines
 
