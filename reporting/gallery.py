@@ -1,7 +1,7 @@
 """One page with the grid's evaluation images: the same noise down the methods, the largest gaps first.
 
-It opens without a network. Each method's images of a step are one sheet of tiles; where all of them would
-make the file large, prompts are left out evenly, and the page says so.
+It opens without a network. Each method's images of a step are one sheet of tiles, which plays where they are
+clips; where all of them would make the file large, prompts are left out evenly, and the page says so.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from core.animation import animated
 from core.files import write_text
-from core.media import film_strip
 from core.prompts import read as read_prompts
 from evaluation import images as stored_images
 from reporting.layout import load_layout
@@ -26,6 +26,7 @@ from reporting.results import Results
 
 TEMPLATE = Path(__file__).with_name("gallery.html")
 TILE = 96  # pixels of a tile's height at most
+FRAMES, FRAMES_PER_SECOND = 12, 8  # of a clip at most, evenly chosen, and how fast they play
 LINE = 8000  # characters
 BUDGET = 20_000_000  # bytes of the file, over which prompts are left out
 COMPRESSED = 0.67  # bytes of the file for each of the pixels' bytes, measured on the embedded world's images
@@ -52,29 +53,48 @@ def sheets(results: Results, rows: pd.DataFrame, suite: str) -> list[Sheet]:
     return sorted(found, key=lambda sheet: (list(results.settings.methods).index(sheet.method), sheet.step))
 
 
+def frames_of(pixels: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) as one frame, a clip (F, H, W, 3) as ``FRAMES`` at most, its first and last among
+    them: uint8 (f, H, W, 3)."""
+    frames = pixels if pixels.ndim == 4 else pixels[None]
+    return frames[np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))]
+
+
 def tiles(sheet: Sheet, wanted: np.ndarray, k: int) -> np.ndarray:
-    """uint8 (n, h, w, 3): images of these prompts, clips as strips, none higher than ``TILE``."""
+    """uint8 (n, f, h, w, 3): images or clips of these prompts as frames, none higher than ``TILE``."""
     media = stored_images.load(sheet.path, wanted, k)
-    pictures = [Image.fromarray(film_strip(pixels)) for pixels in media.reshape(-1, *media.shape[2:])]
+    return np.stack([_small(frames_of(pixels)) for pixels in media.reshape(-1, *media.shape[2:])])
+
+
+def _small(frames: np.ndarray) -> np.ndarray:
+    pictures = [Image.fromarray(frame) for frame in frames]
     for picture in pictures:
         picture.thumbnail((10_000, TILE))
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def sprite(pictures: np.ndarray, columns: int) -> list[str]:
-    """All tiles on one sheet, as an address that holds its data, in parts: each is a line of the file.
+    """All tiles (n, f, h, w, 3) on one sheet, as an address that holds its data, in parts: each is a line of
+    the file.
 
     The report is read by docutils, which refuses lines of more than 10,000 characters.
     """
-    n, height, width = pictures.shape[:3]
+    n, count, height, width = pictures.shape[:4]
     lines = math.ceil(n / columns)
-    padded = np.zeros((lines * columns, height, width, 3), np.uint8)
+    padded = np.zeros((lines * columns, count, height, width, 3), np.uint8)
     padded[:n] = pictures
-    whole = padded.reshape(lines, columns, height, width, 3).swapaxes(1, 2).reshape(lines * height, -1, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(whole).save(buffer, "webp", lossless=True, method=4)
-    address = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    whole = padded.reshape(lines, columns, count, height, width, 3).transpose(2, 0, 3, 1, 4, 5)
+    frames = whole.reshape(count, lines * height, columns * width, 3)
+    address = "data:image/webp;base64," + base64.b64encode(_webp(frames)).decode()
     return [address[start : start + LINE] for start in range(0, len(address), LINE)]
+
+
+def _webp(frames: np.ndarray) -> bytes:
+    if len(frames) > 1:
+        return animated(frames, FRAMES_PER_SECOND)
+    buffer = io.BytesIO()
+    Image.fromarray(frames[0]).save(buffer, "webp", lossless=True, method=4)
+    return buffer.getvalue()
 
 
 def _scores(results: Results, sheet: Sheet, suite: str, metric: str, wanted: np.ndarray, k: int) -> list:
@@ -128,7 +148,7 @@ def place(results: Results, base: str, task: str, share: float) -> dict | None:
         "prompts": [prompts[i] for i in wanted],
         "tiles": [row for row in range(len(wanted)) for _ in range(k)],
         "columns": columns,
-        "aspect": pictures.shape[2] / pictures.shape[1],
+        "aspect": pictures.shape[3] / pictures.shape[2],
         "note": f"green and red: above and below the base model on the same noise.{left_out}",
     }
 
@@ -151,8 +171,8 @@ def share_of(results: Results) -> float:
         table = results.scores.table
         rows = table[(table["base"] == base) & (table["task"] == task)]
         for sheet in sheets(results, rows, results.settings.suites[task].name):
-            first = film_strip(next(stored_images.stream(sheet.path)))
-            scale = min(1.0, TILE / first.shape[0])
+            first = frames_of(next(stored_images.stream(sheet.path)))
+            scale = min(1.0, TILE / first.shape[1])
             total += first.size * scale**2 * stored_images.count(sheet.path)
     return min(1.0, BUDGET / (total * COMPRESSED)) if total else 1.0
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import base_models
 import rewards
@@ -18,12 +21,15 @@ from core.tables import read_table
 from evaluation import images
 from evaluation.contact_sheet import CELL, contact_sheet
 from evaluation.evaluate import evaluate_run
+from reporting import gallery
 from reporting.figures.samples import load_images
 from rewards.features import get_features
 from runs.main_config import check_main
 from tests.repository_copy import copy_repository
 from tests.small_pipelines import save_cosmos
 from training.__main__ import main as train
+from voting.server import SHOWN, picture
+from voting.session import Pair
 from workflow.plan import make_plan
 
 PLUGINS = Path(__file__).parent / "clip_plugins"
@@ -193,3 +199,39 @@ def test_features_of_a_clip_are_the_mean_over_its_frames():
     encoder, clips = get_features("scene_encoder"), torch.rand(2, 3, 3, 32, 32)
     alone = torch.stack([encoder(clip).mean(0) for clip in clips])
     assert torch.allclose(encoder(clips), alone, atol=1e-5)
+
+
+def plays(content: bytes, frames: np.ndarray) -> bool:
+    """Whether a WebP shows exactly these frames."""
+    with Image.open(io.BytesIO(content)) as shown:
+        if getattr(shown, "n_frames", 1) != len(frames):
+            return False
+        found = [shown.seek(number) or np.asarray(shown.convert("RGB")) for number in range(len(frames))]
+    return bool((np.stack(found) == frames).all())
+
+
+def test_the_gallery_plays_clips():
+    clips = np.random.default_rng(0).integers(0, 256, (3, 5, 8, 8, 3), dtype=np.uint8)
+    sheet = base64.b64decode("".join(gallery.sprite(clips, 2)).partition("base64,")[2])
+    black = np.zeros((5, 8, 8, 3), np.uint8)
+    rows = [np.concatenate([clips[0], clips[1]], 2), np.concatenate([clips[2], black], 2)]
+    assert plays(sheet, np.concatenate(rows, 1))
+    long = gallery.frames_of(
+        np.arange(93, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    )
+    assert len(long) == gallery.FRAMES and (long[0, 0, 0, 0], long[-1, 0, 0, 0]) == (0, 92)
+
+
+def test_people_vote_on_clips_that_play(tmp_path):
+    clips = np.random.default_rng(0).integers(0, 256, (4, 5, 8, 8, 3), dtype=np.uint8)
+    run = tmp_path / "run"
+    path = images.path_of(run / "images", "motion", 3)
+    images.write(path, clips, k=2, suite="motion", step=3, made_from="x")
+    where = ("tiny-cosmos", "motion", "motion", 1, 1, 0, "a red circle moves left", str(run), str(run), 3, 3)
+    content, kind = picture(Pair("p", *where, "a", "b", frames_per_second=8), "first")
+    scale = SHOWN // 8
+    assert kind == "webp" and plays(content, clips[2].repeat(scale, 1).repeat(scale, 2))
+    with Image.open(io.BytesIO(content)) as shown:
+        shown.seek(1)
+        shown.load()
+        assert shown.info["duration"] == 125

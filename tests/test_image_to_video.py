@@ -20,9 +20,9 @@ from core.media import to_media
 from core.prompts import read
 from core.settings import ConfigError
 from evaluation import measures
-from evaluation.configuration import EvaluationConfig, SuiteConfig
+from evaluation.configuration import EvaluationConfig, RunEvaluation, SuiteConfig
 from evaluation.media import check_media
-from evaluation.sample import evaluation_noise
+from evaluation.sample import Sampler, evaluation_noise
 from methods.maths.sde import STEPS, flow_sde_step
 from processes.base import noised
 from processes.sampling import Transition, sample_ode, sample_trajectories
@@ -225,6 +225,22 @@ def test_held_out_diffusion_loss_and_kl_of_clips(model, prompts):
         empty=prompts.empty,
     )
     assert 0 < found < float("inf")
+
+
+def test_evaluation_samples_clips_from_their_frames(config, tmp_path):
+    file = write(tmp_path / "p.jsonl", SEEDED)
+    suites = {"own": SuiteConfig(prompts=str(file), metrics=["frame_difference"])}
+    shared = {"images_per_prompt": 1, "batch": 2, "features": "scene_encoder", "kl_noise_level": 0.7}
+    settings = RunEvaluation(**shared, held_out_scenes=True, suites=suites, roles={})
+    run = resolve_run("tiny-sd3", "counting", "base", 1, {}).model_copy(update={"base_model": config})
+    sampler = Sampler(run, settings, "cpu")
+    sampler.model.add_adapter()
+    pixels = np.stack(list(sampler.images("own")))
+    frames = [first_frames.first_frame(file, prompt, IMAGE_SIZE, IMAGE_SIZE) for prompt in SEEDED]
+    decoded = sampler.model.decode(sampler.model.encode(torch.stack(frames)[:, None]))
+    assert (to_media(pixels)[:, 0] - decoded[:, 0]).abs().max() < 1 / 255
+    measured = sampler.measures()
+    assert "diffusion_loss" in measured and all(np.isfinite(value) for value in measured.values())
 
 
 def test_noise_tells_frames_of_one_text_apart_and_is_unchanged_without_them():

@@ -246,7 +246,7 @@ def test_a_claim_about_an_unknown_method_is_named_before_any_job(bare, monkeypat
         (
             '"*ocr_shortcut_strong*":',
             "ocr_shrotcut:",
-            r"tasks names 'ocr_shrotcut'; valid: counting, geneval",
+            r"tasks names 'ocr_shrotcut'; valid: .*counting, geneval",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from core.media import film_strip
+from core.animation import animated
 from core.settings import check_name
 from evaluation import images
 from voting import store
@@ -73,7 +73,8 @@ def make_app(session: Session, folder: Path, token: str) -> FastAPI:
         pair = pair_of(name)
         if side not in SIDES:
             raise HTTPException(404, f"valid: {' or '.join(SIDES)}")
-        return Response(picture(pair, pair.shown(known(voter))[SIDES.index(side)]), media_type="image/png")
+        content, kind = picture(pair, pair.shown(known(voter))[SIDES.index(side)])
+        return Response(content, media_type=f"image/{kind}")
 
     @app.post("/vote")
     def vote(given: Vote) -> dict:
@@ -90,14 +91,17 @@ def make_app(session: Session, folder: Path, token: str) -> FastAPI:
     return app
 
 
-def picture(pair: Pair, which: str) -> bytes:
-    """The image as a PNG without a word about where it is from."""
+def picture(pair: Pair, which: str) -> tuple[bytes, str]:
+    """The image as a PNG or the clip as a WebP, without a word about where it is from; and which it is."""
     file = pair.file(which)
     pixels = images.load(file, np.array([pair.prompt]), images.per_prompt(file))[0, pair.image]
-    shown, buffer = Image.fromarray(film_strip(pixels)), io.BytesIO()
-    scale = max(1, SHOWN // shown.height)
-    shown.resize((shown.width * scale, shown.height * scale), Image.Resampling.NEAREST).save(buffer, "png")
-    return buffer.getvalue()
+    scale = max(1, SHOWN // pixels.shape[-3])
+    shown = pixels.repeat(scale, -3).repeat(scale, -2)
+    if shown.ndim == 4:
+        return animated(shown, pair.frames_per_second), "webp"
+    buffer = io.BytesIO()
+    Image.fromarray(shown).save(buffer, "png")
+    return buffer.getvalue(), "png"
 
 
 def serve(session: Session, folder: Path, port: int) -> None:

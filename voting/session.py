@@ -43,6 +43,7 @@ class Pair:
     second_step: int
     method_a: str
     method_b: str
+    frames_per_second: int = 1  # of clips
 
     def shown(self, voter: str) -> tuple[str, str]:
         """Which of first and second stands left and right for a voter: by chance, and always the same."""
@@ -110,7 +111,8 @@ def make(
                 name = secrets.token_hex(6)
                 steps = one.training.iterations, other.training.iterations
                 where = (base, task, suite, seed, prompt, image, prompts[prompt]["prompt"])
-                pairs[name] = Pair(name, *where, str(first), str(second), *steps, a, b)
+                rate = one.base_model.clip.frames_per_second if one.base_model.clip else 1
+                pairs[name] = Pair(name, *where, str(first), str(second), *steps, a, b, rate)
     session = Session(pairs)
     for file in {pair.file(which) for pair in pairs.values() for which in ("first", "second")}:
         if images.per_prompt(file) < per_prompt:
