@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.prompts import read
+from core.prompts import FIRST_FRAME, read
 from prompt_sets.configuration import FOLDER, names
 from prompt_sets.counting import GENERATED
 from prompt_sets.fetch import PromptSetError
@@ -26,13 +26,14 @@ class Overlap:
     examples: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _plain(prompt: dict) -> str:
-    return " ".join(prompt["prompt"].casefold().split())
+def _plain(prompt: dict) -> Hashable:
+    """The text, and the frame that it goes on from."""
+    return " ".join(prompt["prompt"].casefold().split()), prompt.get(FIRST_FRAME)
 
 
 def _wanted(prompt: dict) -> list[Hashable]:
     """The composition, and the words for sets whose prompts come without metadata."""
-    return [composition(prompt), ("words", words(prompt["prompt"]))]
+    return [composition(prompt), ("words", words(prompt["prompt"]), prompt.get(FIRST_FRAME))]
 
 
 def overlap(train: list[dict], test: list[dict]) -> dict[str, Overlap]:

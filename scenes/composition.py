@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Hashable
 
+from core.prompts import FIRST_FRAME
+
 _MIRRORED = {"right of": "left of", "below": "above"}
 _QUOTED = re.compile(r'"([^"]+)"')
 
@@ -52,4 +54,5 @@ def composition(prompt: dict) -> Hashable:
         return _objects(prompt["include"])
     if prompt["tag"] == "text" and (quoted := _QUOTED.findall(prompt["prompt"])):
         return "text", tuple(map(words, quoted))
-    return "words", words(prompt["prompt"])
+    frame = [prompt[FIRST_FRAME]] if FIRST_FRAME in prompt else []  # the words say only how it goes on
+    return "words", words(prompt["prompt"]), *frame

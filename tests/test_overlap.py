@@ -13,7 +13,7 @@ from prompt_sets.overlap import open_set, overlap
 from runs.config_files import load_task
 from scenes.composition import composition
 
-OWN = {"paper_video_image"}  # its prompts are the user's
+OWN = {"paper_video_image", "paper_video_real"}  # their prompts are the user's
 TASKS = sorted({path.stem for path in Path("config/tasks").glob("*.yaml")} - OWN)
 SUITES = load_evaluation().suites
 
