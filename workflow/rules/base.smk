@@ -27,6 +27,18 @@ rule pretrain_tiny_flux:
         " --threads {threads} 2> >(tee {log} >&2)"
 
 
+rule pretrain_tiny_cosmos:
+    output:
+        directory("results/rebuild/tiny-cosmos"),
+    log:
+        "logs/rebuild/tiny-cosmos.log",
+    conda:
+        "../envs/goodhart.yaml"
+    threads: workflow.cores
+    shell:
+        "python -m pretraining.pipelines tiny-cosmos --out {output} --threads {threads} 2> >(tee {log} >&2)"
+
+
 rule generate:
     # What one of the preference models learns from besides drawn scenes.
     input:
@@ -60,7 +72,7 @@ rule pretrain_scorers:
 
 rule rebuild_base:
     input:
-        bases=["results/rebuild/tiny-sd3", "results/rebuild/tiny-flux"],
+        bases=expand("results/rebuild/{name}", name=["tiny-sd3", "tiny-flux", "tiny-cosmos"]),
         scorers="results/rebuild/scorers",
     log:
         "logs/rebuild/install.log",

@@ -30,7 +30,14 @@ except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 
-REBUILDING = {"pretrain_tiny_sd3", "pretrain_tiny_flux", "generate", "pretrain_scorers", "rebuild_base"}
+REBUILDING = {
+    "pretrain_tiny_sd3",
+    "pretrain_tiny_flux",
+    "pretrain_tiny_cosmos",
+    "generate",
+    "pretrain_scorers",
+    "rebuild_base",
+}
 
 
 onstart:
