@@ -193,6 +193,9 @@ def test_a_film_strip_shows_the_first_and_the_last_frame():
     assert (film_strip(clip[0]) == clip[0]).all()
     sheet = contact_sheet(np.stack([np.stack([clip, clip])] * 2), ["a", "b"])
     assert sheet.size[1] == 2 * CELL and (sheet.size[0] - 260) == 2 * 3 * CELL
+    longer = contact_sheet(clip[None, None], ["a red circle bounces from side to side on black"])
+    assert 260 < longer.size[0] - 3 * CELL < 400
+    assert contact_sheet(clip[None, None], ["a" * 500]).size[0] - 3 * CELL == 520
 
 
 def test_features_of_a_clip_are_the_mean_over_its_frames():
