@@ -1,13 +1,14 @@
 """Small networks of the learned scorers: two image towers, a text tower, a caption tokenizer.
 
 All of them see 32x32 images and take well under a millisecond per image on one CPU thread. Plug-ins
-build a model here and load its weights; ``pretraining/scorers`` trains the same classes.
+build a model here and load its weights; ``pretraining/scorers`` trains the same classes. What sees clips is
+in ``rewards/clip_networks.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -30,21 +31,21 @@ _PIECE = re.compile(r'"([^"]*)"|([^\s",.!?;:]+)')
 
 
 class CaptionTokenizer:
-    """One token per word of the world, one per character inside double quotes (``"K7"`` -> K, 7).
+    """One token per word of a world, one per character inside double quotes (``"K7"`` -> K, 7).
 
-    The vocabulary is fixed by ``scenes.vocabulary``. Case does not matter. A word outside the vocabulary
-    becomes ``<unknown>``; captions longer than ``max_length`` are cut.
+    Case does not matter. A word outside the vocabulary becomes ``<unknown>``; captions longer than
+    ``max_length`` are cut.
+
+    Args:
+        words: the vocabulary; its order is that of the token ids, which shipped weights depend on.
+        max_length: tokens of a caption.
     """
 
-    max_length = 12
     pad, unknown = 0, 1
 
-    def __init__(self):
-        words = ["a", "and", "on", "sign", *NUMERALS, *SHAPES, *map(plural, SHAPES), *COLOURS, *BACKGROUNDS]
-        words += [word for relation in RELATIONS for word in relation.split()]
-        # A quote before a glyph keeps the letter A apart from the article.
-        glyphs = [f'"{glyph}' for glyph in (CODE_LETTERS + CODE_DIGITS).lower()]
-        self.tokens = list(dict.fromkeys(["<pad>", "<unknown>", *words, *glyphs]))
+    def __init__(self, words: Iterable[str], max_length: int):
+        self.max_length = max_length
+        self.tokens = list(dict.fromkeys(["<pad>", "<unknown>", *words]))
         self._index = {token: i for i, token in enumerate(self.tokens)}
 
     def __len__(self) -> int:
@@ -67,7 +68,15 @@ class CaptionTokenizer:
         return ids
 
 
-TOKENIZER = CaptionTokenizer()
+TOKENIZER = CaptionTokenizer(
+    [
+        *("a", "and", "on", "sign", *NUMERALS, *SHAPES, *map(plural, SHAPES), *COLOURS, *BACKGROUNDS),
+        *(word for relation in RELATIONS for word in relation.split()),
+        # A quote before a glyph keeps the letter A apart from the article.
+        *(f'"{glyph}' for glyph in (CODE_LETTERS + CODE_DIGITS).lower()),
+    ],
+    max_length=12,
+)
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -163,11 +172,17 @@ class TextTower(nn.Module):
     long (..., L) -> (..., out).
     """
 
-    def __init__(self, width: int = 24, hidden: int = 128, out: int = 128):
+    def __init__(
+        self,
+        width: int = 24,
+        hidden: int = 128,
+        out: int = 128,
+        tokenizer: CaptionTokenizer = TOKENIZER,
+    ):
         super().__init__()
-        self.embedding = nn.Embedding(len(TOKENIZER), width)
+        self.embedding = nn.Embedding(len(tokenizer), width)
         self.mlp = nn.Sequential(
-            nn.Linear(width * TOKENIZER.max_length, hidden),
+            nn.Linear(width * tokenizer.max_length, hidden),
             nn.GELU(),
             nn.Linear(hidden, hidden),
             nn.GELU(),
