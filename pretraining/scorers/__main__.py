@@ -1,4 +1,4 @@
-"""Train all scorers and write their weights and held-out report. See ``python -m pretraining.scorers -h``."""
+"""Train all scorers, write their weights and held-out reports. See ``python -m pretraining.scorers -h``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from core.command import threads
 from core.files import replacing, write_json
-from pretraining.scorers import train
+from pretraining.scorers import clips, train
 from pretraining.scorers.decoded import load_generated
 from pretraining.scorers.report import encoder_report, ranking_report
 from rewards.weights import RESOURCES
@@ -70,6 +70,7 @@ def main() -> None:
         for key, value in report[name].items():
             print(f"  {key:<28}{value:.3f}")
     write_json(args.out / "scorers.json", report)
+    clips.train_all(args.out, args.scale)
 
 
 if __name__ == "__main__":
