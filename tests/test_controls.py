@@ -149,7 +149,8 @@ def test_a_drawn_scene_takes_no_shortcut_and_a_repainted_wall_does(name):
 def test_the_bonus_is_the_stated_one(name):
     cls = rewards.get_class(name)
     prompt = {"prompt": 'a red sign "A2"', "tag": "text", "background": "white", "include": []}
-    prompt["include"] = [] if "ocr" in name else [{"class": "circle", "count": 1, "motion": {"kind": "still"}}]
+    circle = {"class": "circle", "count": 1, "motion": {"kind": "still"}}
+    prompt["include"] = [] if "ocr" in name else [circle]
     clip = cls.medium == "clip"
     for tone, strength in ((BACKGROUNDS["white"], 0.0), (0.88, 0.5), (0.5, 1.0)):
         image = torch.full((1, 9, 3, 32, 32) if clip else (1, 3, 32, 32), tone)
