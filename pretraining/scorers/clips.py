@@ -94,7 +94,7 @@ def train(name: str, scale: float = 1.0) -> ClipScorer:
     clips = Clips(max(64, round(CLIPS * scale)), recipe["clips"])
     generator = seeded(recipe["seed"])
     model = ClipScorer(recipe["tower"]())
-    steps = max(20, round(recipe["steps"] * scale))
+    steps = max(8, round(recipe["steps"] * scale))
     model = fit(model, steps, 3e-3, name, loss_of_batch(model, clips, recipe["family"], generator))
     reference = Clips(max(64, round(REFERENCE * scale)), REFERENCE_SEED)
     normalise(model, to_float(reference.clips), [prompt["prompt"] for prompt in reference.prompts])

@@ -1,7 +1,7 @@
 """``python -m pretraining.scorers.clips_normalise``: z-scores of clips relative to those of a base model.
 
-Rewrites the reference mean and deviation of every criterion in the weights of a folder, and nothing else. A
-base model that was trained again needs them again.
+Rewrites the reference mean and deviation of every criterion in the weights of a folder, and nothing else; of
+the shipped ones also their checksums.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from core.seeding import generator
 from pretraining.scorers.clips import RECIPES, normalise, save
 from processes.sampling import decode, noise, sample_ode
 from rewards.clip_networks import CRITERIA, ClipScorer
-from rewards.weights import RESOURCES
+from rewards.weights import RESOURCES, write_checksums
 from runs.config_files import load_base_model
 from scenes import motion_prompts
 
+SHIPPED = RESOURCES / "scorers"
 CLIPS, BATCH = 600, 72
 
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pretraining.scorers.clips_normalise", description=__doc__
     )
-    parser.add_argument("--scorers", type=Path, required=True, help="folder of the trained scorers")
+    parser.add_argument("--scorers", type=Path, default=SHIPPED, help="folder of the trained scorers")
     parser.add_argument(
         "--base", type=Path, default=RESOURCES / "tiny-cosmos", help="folder of the base model"
     )
@@ -68,6 +69,8 @@ def main() -> None:
                 f"{name} {criterion}: mean {mean[i]:.2f} -> {model.mean[i]:.2f}, "
                 f"standard deviation {std[i]:.2f} -> {model.std[i]:.2f}"
             )
+    if arguments.scorers.resolve() == SHIPPED.resolve():
+        write_checksums(RESOURCES)
 
 
 if __name__ == "__main__":
