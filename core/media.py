@@ -43,10 +43,14 @@ def by_clip(of_frames: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
     return of_frames.unflatten(0, clips.shape[:2])
 
 
+def chosen_frames(pixels: np.ndarray, most: int) -> np.ndarray:
+    """An image (H, W, 3) as one frame, a clip (F, H, W, 3) as ``most`` frames at most, evenly chosen, the
+    first and the last among them: (f, H, W, 3)."""
+    frames = pixels if pixels.ndim == 4 else pixels[None]
+    return frames[np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
+
+
 def film_strip(pixels: np.ndarray, frames: int = STRIP) -> np.ndarray:
     """A picture (H, W', 3) of an image, which it is itself, or of a clip: some frames of it side by side, the
     first and the last among them."""
-    if pixels.ndim == 3:
-        return pixels
-    shown = np.unique(np.linspace(0, len(pixels) - 1, frames).round().astype(int))
-    return np.concatenate(list(pixels[shown]), axis=1)
+    return np.concatenate(list(chosen_frames(pixels, frames)), axis=1)

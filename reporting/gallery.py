@@ -19,6 +19,7 @@ from PIL import Image
 
 from core.animation import animated
 from core.files import write_text
+from core.media import chosen_frames
 from core.prompts import read as read_prompts
 from evaluation import images as stored_images
 from reporting.layout import load_layout
@@ -53,17 +54,10 @@ def sheets(results: Results, rows: pd.DataFrame, suite: str) -> list[Sheet]:
     return sorted(found, key=lambda sheet: (list(results.settings.methods).index(sheet.method), sheet.step))
 
 
-def frames_of(pixels: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) as one frame, a clip (F, H, W, 3) as ``FRAMES`` at most, its first and last among
-    them: uint8 (f, H, W, 3)."""
-    frames = pixels if pixels.ndim == 4 else pixels[None]
-    return frames[np.unique(np.linspace(0, len(frames) - 1, FRAMES).round().astype(int))]
-
-
 def tiles(sheet: Sheet, wanted: np.ndarray, k: int) -> np.ndarray:
     """uint8 (n, f, h, w, 3): images or clips of these prompts as frames, none higher than ``TILE``."""
     media = stored_images.load(sheet.path, wanted, k)
-    return np.stack([_small(frames_of(pixels)) for pixels in media.reshape(-1, *media.shape[2:])])
+    return np.stack([_small(chosen_frames(pixels, FRAMES)) for pixels in media.reshape(-1, *media.shape[2:])])
 
 
 def _small(frames: np.ndarray) -> np.ndarray:
@@ -171,7 +165,7 @@ def share_of(results: Results) -> float:
         table = results.scores.table
         rows = table[(table["base"] == base) & (table["task"] == task)]
         for sheet in sheets(results, rows, results.settings.suites[task].name):
-            first = frames_of(next(stored_images.stream(sheet.path)))
+            first = chosen_frames(next(stored_images.stream(sheet.path)), FRAMES)
             scale = min(1.0, TILE / first.shape[1])
             total += first.size * scale**2 * stored_images.count(sheet.path)
     return min(1.0, BUDGET / (total * COMPRESSED)) if total else 1.0

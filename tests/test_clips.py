@@ -15,7 +15,7 @@ from PIL import Image
 import base_models
 import rewards
 from core.files import write_text
-from core.media import film_strip, to_media, to_pixels
+from core.media import chosen_frames, film_strip, to_media, to_pixels
 from core.settings import ConfigError
 from core.tables import read_table
 from evaluation import images
@@ -219,8 +219,8 @@ def test_the_gallery_plays_clips():
     black = np.zeros((5, 8, 8, 3), np.uint8)
     rows = [np.concatenate([clips[0], clips[1]], 2), np.concatenate([clips[2], black], 2)]
     assert plays(sheet, np.concatenate(rows, 1))
-    long = gallery.frames_of(
-        np.arange(93, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    long = chosen_frames(
+        np.arange(93, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8), gallery.FRAMES
     )
     assert len(long) == gallery.FRAMES and (long[0, 0, 0, 0], long[-1, 0, 0, 0]) == (0, 92)
 
