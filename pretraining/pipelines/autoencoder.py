@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from tqdm import trange
+
+from pretraining.fitting import fit
 
 CONFIG = dict(
     in_channels=3,
@@ -39,25 +40,14 @@ def train(images: torch.Tensor, steps: int, seed: int, batch: int = 64, lr: floa
     """L1 + L2 reconstruction with a light KL; sets ``shift_factor`` and ``scaling_factor`` from the data."""
     torch.manual_seed(seed)
     model = AutoencoderKL(**CONFIG)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
-    bar = trange(steps, desc="autoencoder", unit="step", mininterval=2)
-    for step in bar:
+
+    def loss_of_batch() -> torch.Tensor:
         x = to_model_range(images[torch.randint(len(images), (batch,))])
         posterior = model.encode(x).latent_dist
-        reconstruction = model.decode(posterior.sample()).sample
-        error = reconstruction - x
-        loss = error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            bar.set_postfix(
-                loss=f"{loss.item():.4f}", l1=f"{error.abs().mean().item() / 2:.4f}", refresh=False
-            )
-    model.eval().requires_grad_(False)
+        error = model.decode(posterior.sample()).sample - x
+        return error.abs().mean() + error.square().mean() + KL_WEIGHT * posterior.kl().mean()
+
+    fit(model, steps, lr, "autoencoder", loss_of_batch, weight_decay=1e-4, rising=0.05)
     latents = encode(model, images[:4096])
     model.register_to_config(shift_factor=latents.mean().item(), scaling_factor=(1 / latents.std()).item())
     return model

@@ -12,14 +12,15 @@ Single frames come first, for they cost a fifth of a clip and the convolutions b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
-from tqdm import trange
 
 from base_models.cpu_engine import has_bf16
+from pretraining.fitting import fit
 
 CONFIG = dict(
     base_dim=16,
@@ -93,6 +94,17 @@ def reconstruction_loss(model: AutoencoderKLWan, x: torch.Tensor) -> torch.Tenso
     return weighted.mean() + LATENT_WEIGHT * latents.float().square().mean()
 
 
+def _batches(clips: torch.Tensor, steps: int) -> Iterator[torch.Tensor]:
+    """Media (B, 3, F, H, W) of every step: single frames, then clips."""
+    for step in range(steps):
+        if step < FRAMES_SHARE * steps:
+            rows = torch.randint(len(clips), (FRAMES_BATCH,))
+            frames = torch.randint(clips.shape[1], (FRAMES_BATCH,))
+            yield to_model_range(clips[rows, frames][:, None])
+        else:
+            yield to_model_range(clips[torch.randint(len(clips), (CLIPS_BATCH,))])
+
+
 def train(clips: torch.Tensor, steps: int, seed: int, lr: float = 2e-3) -> AutoencoderKLWan:
     """Sets ``latents_mean`` and ``latents_std``, by channel, from the data.
 
@@ -102,25 +114,16 @@ def train(clips: torch.Tensor, steps: int, seed: int, lr: float = 2e-3) -> Autoe
     torch.manual_seed(seed)
     model = AutoencoderKLWan(**CONFIG)
     initialise(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
-    bar = trange(steps, desc="autoencoder", unit="step", mininterval=2)
-    for step in bar:
-        if step < FRAMES_SHARE * steps:
-            rows = torch.randint(len(clips), (FRAMES_BATCH,))
-            frames = torch.randint(clips.shape[1], (FRAMES_BATCH,))
-            x = to_model_range(clips[rows, frames][:, None])
-        else:
-            x = to_model_range(clips[torch.randint(len(clips), (CLIPS_BATCH,))])
-        loss = reconstruction_loss(model, x)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-    model.eval().requires_grad_(False)
+    batches = _batches(clips, steps)
+    fit(
+        model,
+        steps,
+        lr,
+        "autoencoder",
+        lambda: reconstruction_loss(model, next(batches)),
+        weight_decay=1e-4,
+        rising=0.05,
+    )
     latents = encode(model, clips[:2048])
     mean, std = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
     model.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())

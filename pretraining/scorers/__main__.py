@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from core.command import threads
-from core.files import replacing, write_json
+from core.files import write_json
 from pretraining.scorers import clips, train
 from pretraining.scorers.decoded import load_generated
+from pretraining.scorers.fitting import save
 from pretraining.scorers.report import encoder_report, ranking_report
 from rewards.weights import RESOURCES
 
@@ -57,10 +57,7 @@ def main() -> None:
         start = time.perf_counter()
         model = recipe()
         seconds = time.perf_counter() - start
-        with replacing(args.out / f"{name}.safetensors") as temporary:
-            # Contiguous: safetensors refuses the channels-last strides that training may leave behind.
-            tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-            safetensors.torch.save_file(tensors, temporary)
+        save(model, args.out / f"{name}.safetensors")
         if name == "scene_encoder":
             found = encoder_report(model)
         else:

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from core.command import threads
-from core.files import replacing, write_json
+from core.files import write_json
+from pretraining.fitting import fit
 from pretraining.scorers.clips_data import Clips
 from pretraining.scorers.clips_faults import at_fault, corrupt_alike, visible
 from pretraining.scorers.clips_report import ranking_report
 from pretraining.scorers.data import to_float
-from pretraining.scorers.fitting import chosen, fit, seeded, uniform
+from pretraining.scorers.fitting import chosen, save, seeded, uniform
 from rewards.clip_networks import ClipConv3d, ClipScorer, FramesCNN, clips_in_chunks
 
 REPORT = "clip_scorers.json"
@@ -80,12 +80,6 @@ def normalise(model: ClipScorer, clips: torch.Tensor, captions: list[str]) -> No
     grades = clips_in_chunks(model, clips, captions)
     model.mean.copy_(grades.mean(0))
     model.std.copy_(grades.std(0))
-
-
-def save(model: ClipScorer, path: Path) -> None:
-    with replacing(path) as temporary:
-        tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, temporary)
 
 
 def train(name: str, scale: float = 1.0) -> ClipScorer:

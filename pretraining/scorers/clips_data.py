@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from core.prompts import FIRST_FRAME
-from pretraining.scorers.data import to_float
+from pretraining.scorers.data import CaptionTable, to_float
 from rewards.clip_networks import CLIP_TOKENIZER
 from scenes import motion_prompts
 from scenes.motion import RADIUS, render_clip
@@ -128,31 +128,15 @@ def _codes(prompt: dict, said_only: bool) -> list[int]:
     ]
 
 
-class Captions:
-    """Token ids of captions and of their wrong variants, drawn evenly over the attributes."""
+class Captions(CaptionTable):
+    """Those of clips, by their prompts."""
 
-    def __init__(self, prompts: list[dict], wrong_per_caption: int = 24):
+    def __init__(self, prompts: list[dict]):
         unique = {prompt["prompt"]: prompt for prompt in prompts}
-        position = {text: i for i, text in enumerate(unique)}
-        self.row = torch.tensor([position[prompt["prompt"]] for prompt in prompts])
-        self.ids = CLIP_TOKENIZER(list(unique))
-        rng, wrong = random.Random(0), []
-        for prompt in unique.values():
-            groups = list(edits(prompt).values())
-            wrong += [rng.choice(groups[k % len(groups)]) for k in range(wrong_per_caption)]
-        self.wrong_ids = CLIP_TOKENIZER(wrong).view(len(unique), wrong_per_caption, -1)
+        edits_of = {text: edits(prompt) for text, prompt in unique.items()}
+        super().__init__([prompt["prompt"] for prompt in prompts], edits_of, CLIP_TOKENIZER)
         self.said = torch.tensor([_codes(prompt, said_only=True) for prompt in prompts])
         self.facts = torch.tensor([_codes(prompt, said_only=False) for prompt in prompts])
-
-    def right(self, index: torch.Tensor) -> torch.Tensor:
-        """long (B, L)."""
-        return self.ids[self.row[index]]
-
-    def wrong(self, index: torch.Tensor, k: int, generator: torch.Generator) -> torch.Tensor:
-        """``k`` wrong captions each, long (B, k, L)."""
-        table = self.wrong_ids[self.row[index]]
-        drawn = torch.randint(table.shape[1], (len(index), k), generator=generator)
-        return table.gather(1, drawn[..., None].expand(-1, -1, table.shape[-1]))
 
     def may_agree(self, index: torch.Tensor) -> torch.Tensor:
         """True at [i, j] where caption i may hold for clip j. bool (B, B)."""

@@ -17,7 +17,8 @@ import torch
 from base_models import open_base_model
 from core.command import threads
 from core.seeding import generator
-from pretraining.scorers.clips import RECIPES, normalise, save
+from pretraining.scorers.clips import RECIPES, normalise
+from pretraining.scorers.fitting import save
 from processes.sampling import decode, noise, sample_ode
 from rewards.clip_networks import CRITERIA, ClipScorer
 from rewards.weights import RESOURCES, write_checksums

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rewards.networks import TOKENIZER
+from rewards.networks import TOKENIZER, CaptionTokenizer
 from scenes import prompts as prompt_sets
 from scenes.renderer import render
 from scenes.vocabulary import BACKGROUNDS, CODE_DIGITS, CODE_LETTERS, COLOURS, NUMERALS, SHAPES, plural
@@ -24,6 +24,7 @@ TAG_SHARES = {
     "color_attr": 0.14,
 }
 MAX_COUNT = 11
+WRONG_PER_CAPTION = 24
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 _SINGULAR = {plural(shape): shape for shape in SHAPES}
 
@@ -115,31 +116,28 @@ def edits(caption: str) -> dict[str, list[str]]:
     return {attribute: sorted(wrong) for attribute, wrong in found.items()}
 
 
-class Captions:
-    """Token ids of captions and of their wrong variants, drawn evenly over the attributes."""
+class CaptionTable:
+    """Token ids of captions and of their wrong variants, drawn evenly over the attributes.
 
-    def __init__(self, captions: list[str], wrong_per_caption: int = 24):
-        unique = list(dict.fromkeys(captions))
-        position = {caption: i for i, caption in enumerate(unique)}
+    Args:
+        captions: one for every image or clip, some of them alike.
+        edits_of: each different caption -> its wrong variants by attribute.
+    """
+
+    def __init__(
+        self,
+        captions: list[str],
+        edits_of: dict[str, dict[str, list[str]]],
+        tokenizer: CaptionTokenizer,
+    ):
+        position = {caption: i for i, caption in enumerate(edits_of)}
         self.row = torch.tensor([position[caption] for caption in captions])
-        self.ids = TOKENIZER(unique)
-        rng = random.Random(0)
-        wrong = []
-        for caption in unique:
-            groups = list(edits(caption).values())
-            wrong += [rng.choice(groups[k % len(groups)]) for k in range(wrong_per_caption)]
-        self.wrong_ids = TOKENIZER(wrong).view(len(unique), wrong_per_caption, -1)
-        self.content = self._content(unique)
-
-    @staticmethod
-    def _content(captions: list[str]) -> torch.Tensor:
-        """Bag of meaningful words, float (N, V); number and articles folded."""
-        bags = torch.zeros(len(captions), len(TOKENIZER))
-        plain = [" ".join(_SINGULAR.get(w, {"a": "one"}.get(w, w)) for w in c.split()) for c in captions]
-        bags.scatter_(1, TOKENIZER(plain), 1.0)
-        fillers = TOKENIZER(["and on"])[0]
-        bags[:, fillers] = 0.0
-        return bags
+        self.ids = tokenizer(list(edits_of))
+        rng, wrong = random.Random(0), []
+        for by_attribute in edits_of.values():
+            groups = list(by_attribute.values())
+            wrong += [rng.choice(groups[k % len(groups)]) for k in range(WRONG_PER_CAPTION)]
+        self.wrong_ids = tokenizer(wrong).view(len(edits_of), WRONG_PER_CAPTION, -1)
 
     def right(self, index: torch.Tensor) -> torch.Tensor:
         """long (B, L)."""
@@ -150,6 +148,25 @@ class Captions:
         table = self.wrong_ids[self.row[index]]
         drawn = torch.randint(table.shape[1], (len(index), k), generator=generator)
         return table.gather(1, drawn[..., None].expand(-1, -1, table.shape[-1]))
+
+
+class Captions(CaptionTable):
+    """Those of images."""
+
+    def __init__(self, captions: list[str]):
+        edits_of = {caption: edits(caption) for caption in dict.fromkeys(captions)}
+        super().__init__(captions, edits_of, TOKENIZER)
+        self.content = self._content(list(edits_of))
+
+    @staticmethod
+    def _content(captions: list[str]) -> torch.Tensor:
+        """Bag of meaningful words, float (N, V); number and articles folded."""
+        bags = torch.zeros(len(captions), len(TOKENIZER))
+        plain = [" ".join(_SINGULAR.get(w, {"a": "one"}.get(w, w)) for w in c.split()) for c in captions]
+        bags.scatter_(1, TOKENIZER(plain), 1.0)
+        fillers = TOKENIZER(["and on"])[0]
+        bags[:, fillers] = 0.0
+        return bags
 
     def may_agree(self, index: torch.Tensor) -> torch.Tensor:
         """True where caption i may hold for image j: one says no more than the other. bool (B, B)."""

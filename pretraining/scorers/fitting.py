@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
-from tqdm import trange
 
+from core.files import replacing
 from pretraining.scorers import data
 from pretraining.scorers.corruptions import corrupt
 
@@ -27,24 +28,12 @@ class Scenes:
         return index, data.to_float(self.images[index])
 
 
-def fit(
-    model: nn.Module, steps: int, lr: float, name: str, loss_of_batch: Callable[[], torch.Tensor]
-) -> nn.Module:
-    """AdamW with one learning-rate cycle; returns the model in evaluation mode."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
-    model.train()
-    bar = trange(steps, desc=name, unit="step", mininterval=2)
-    for step in bar:
-        loss = loss_of_batch()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return model.eval().requires_grad_(False)
+def save(model: nn.Module, path: Path) -> None:
+    """Write a model's weights."""
+    with replacing(path) as temporary:
+        # Contiguous: safetensors refuses the channels-last strides that training may leave behind.
+        tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(tensors, temporary)
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pretraining.fitting import fit
 from pretraining.scorers import data, decoded
 from pretraining.scorers.corruptions import corrupt
 from pretraining.scorers.fitting import (
     WRONG,
     Scenes,
     chosen,
-    fit,
     mostly_clean,
     preference_loss,
     seeded,
